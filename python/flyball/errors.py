@@ -1,0 +1,57 @@
+"""What can go wrong, as one family.
+
+Every error is a `FlyballError` and also the builtin that a caller would expect, so both
+``except FlyballError`` and ``except ValueError`` work. A message names the thing in backticks,
+then the value it had, then what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class FlyballError(Exception):
+    """Any error that flyball raises on purpose; its message says what to do."""
+
+
+class ConfigError(FlyballError, ValueError):
+    """A configuration has an unknown key, a wrong type or a value out of range."""
+
+
+class InputError(FlyballError, ValueError):
+    """An array, tensor or argument does not have the shape, type or values that are needed."""
+
+
+class DeviceError(FlyballError, ValueError):
+    """A device does not exist here, or cannot train."""
+
+
+class MissingExtraError(FlyballError, ImportError):
+    """An optional dependency is not installed; the message holds the line that installs it."""
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs `{package}`, which is not installed: "
+            f"run `pip install 'flyball[{extra}]'`"
+        )
+        self.name = package
+        self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by what the constructor takes, so the error survives a worker process."""
+        return _rebuild_missing_extra, (self.name, self.extra, self.purpose)
+
+
+def _rebuild_missing_extra(package: str, extra: str, purpose: str) -> MissingExtraError:
+    return MissingExtraError(package, extra=extra, purpose=purpose)
+
+
+class JournalError(FlyballError, ValueError):
+    """A journal holds a line that is not an event, before its last one."""
+
+
+class RunFolderError(FlyballError, OSError):
+    """A run folder cannot be created or written."""
+
+
+class RunExistsError(RunFolderError, FileExistsError):
+    """A run folder already holds a run, which is never overwritten."""

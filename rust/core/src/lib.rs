@@ -1,0 +1,1 @@
+//! The parts of flyball that need neither Python nor torch.
