@@ -1,0 +1,57 @@
+"""A governor for PyTorch training, with a Rust core.
+
+This page is the front door. A name is loaded when it is first touched (PEP 562), so
+``import flyball`` costs next to nothing and imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flyball import data as data
+    from flyball import errors as errors
+    from flyball import events as events
+    from flyball import measure as measure
+    from flyball._native import __version__ as __version__
+    from flyball.errors import ConfigError as ConfigError
+    from flyball.errors import FlyballError as FlyballError
+    from flyball.events import Journal as Journal
+
+__all__ = [
+    "ConfigError",
+    "FlyballError",
+    "Journal",
+    "__version__",
+    "data",
+    "errors",
+    "events",
+    "measure",
+]
+
+# Where each name lives; a name that equals the last part of its module is that module.
+_HOMES = {
+    "ConfigError": "flyball.errors",
+    "FlyballError": "flyball.errors",
+    "Journal": "flyball.events",
+    "__version__": "flyball._native",
+    "data": "flyball.data",
+    "errors": "flyball.errors",
+    "events": "flyball.events",
+    "measure": "flyball.measure",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'flyball' has no attribute {name!r}")
+    module = import_module(home)
+    value = module if home == f"flyball.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

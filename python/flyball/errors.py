@@ -28,10 +28,7 @@ class MissingExtraError(FlyballError, ImportError):
     """An optional dependency is not installed; the message holds the line that installs it."""
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs `{package}`, which is not installed: "
-            f"run `pip install 'flyball[{extra}]'`"
-        )
+        super().__init__(f"{purpose} needs `{package}`, which is not installed: run `pip install 'flyball[{extra}]'`")
         self.name = package
         self.extra = extra
         self.purpose = purpose
@@ -46,7 +43,7 @@ def _rebuild_missing_extra(package: str, extra: str, purpose: str) -> MissingExt
 
 
 class JournalError(FlyballError, ValueError):
-    """A journal holds a line that is not an event, before its last one."""
+    """A journal cannot be read past a damaged line, or is written after it was closed or by a forked process."""
 
 
 class RunFolderError(FlyballError, OSError):
@@ -55,3 +52,7 @@ class RunFolderError(FlyballError, OSError):
 
 class RunExistsError(RunFolderError, FileExistsError):
     """A run folder already holds a run, which is never overwritten."""
+
+
+class TrainingDiverged(FlyballError, ArithmeticError):
+    """Training reached a loss that is not a number, and stopped before it reached the weights."""

@@ -1,11 +1,15 @@
 //! The Python bindings of `flyball_core`: conversions and nothing else.
 
-use pyo3::prelude::*;
+mod error;
+mod meters;
 
 /// The compiled half of flyball.
-#[pymodule]
+#[pyo3::pymodule]
 mod _native {
-    use super::{Bound, PyModule, PyModuleMethods, PyResult, pymodule};
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::meters::Classification;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

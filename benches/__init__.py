@@ -1,0 +1,1 @@
+"""Benchmarks: flyball beside what people would use instead. Run as `python -m benches`."""

@@ -1,0 +1,12 @@
+"""Meters that read a batch once, merge exactly, and say how sure they are.
+
+They take NumPy arrays and torch tensors on the CPU, and import torch only if you did.
+"""
+
+from __future__ import annotations
+
+from flyball.measure.classification import Classification as Classification
+from flyball.measure.estimate import Estimate as Estimate
+from flyball.measure.result import ClassificationResult as ClassificationResult
+
+__all__ = ["Classification", "ClassificationResult", "Estimate"]

@@ -1,0 +1,1 @@
+"""Views of a run: each reads the same events and changes nothing."""

@@ -1,0 +1,71 @@
+"""The terminal view: a run in plain lines that read well in a window, in a pipe and in a log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from flyball.events import EpochFinished, Estimate, Evaluated, RunFinished, RunStarted
+
+if TYPE_CHECKING:
+    from flyball.events import Event
+
+
+class Terminal:
+    """Print a run to standard output, in colour on a terminal unless `NO_COLOR` is set.
+
+    When the reader goes away (`flyball demo | head -1`), the view falls silent and the run goes on: its results are in
+    the run folder.
+    """
+
+    def __init__(self) -> None:
+        self._console = _LastingConsole(highlight=False, soft_wrap=True)
+
+    def line(self, text: str, *, style: str | None = None) -> None:
+        """Print one line as it is: no markup, no wrapping, so that a path can be copied."""
+        self._console.print(text, style=style, markup=False)
+
+    def show(self, event: Event) -> None:
+        """Print an event; the kinds that a person does not read live are left to the journal."""
+        match event:
+            case RunStarted():
+                self.line(f"{event.name} on {event.device}, seed {event.seed}", style="bold")
+            case EpochFinished():
+                trained = "nothing trained" if event.train_loss is None else f"loss {event.train_loss:.4f}"
+                measured = "  ".join(f"{name} {value:.4f}" for name, value in event.validation.items())
+                self.line(f"epoch {event.epoch:3d}  {trained}  {measured}")
+            case Evaluated():
+                self._console.print(_table(event), soft_wrap=False)
+            case RunFinished():
+                self.line(f"{event.reason} in {event.seconds:.1f} s", style="bold")
+            case _:
+                pass
+
+
+class _LastingConsole(Console):
+    """A rich console that outlives its reader."""
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent, also for what Python itself flushes to standard output at exit."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _table(event: Evaluated) -> Table:
+    table = Table(box=SIMPLE_HEAD, title=f"{event.split} split", title_justify="left", title_style="bold")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, measured in event.measurements.items():
+        if isinstance(measured, Estimate):
+            table.add_row(name, f"{measured.value:.4f}", f"{measured.low:.4f} to {measured.high:.4f}")
+        else:
+            table.add_row(name, f"{measured:.4f}", "")
+    return table

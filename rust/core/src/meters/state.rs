@@ -1,0 +1,130 @@
+//! The state of a classification meter as plain data, and what makes it believable.
+
+use super::exact_sum::ExactSum;
+use crate::Error;
+
+/// Everything a [`super::Classification`] remembers, in types that every file format has.
+///
+/// The fields are public and may come from anywhere; [`super::Classification::from_state`] checks
+/// them against each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassificationState {
+    /// The number of classes.
+    pub classes: usize,
+    /// The k of top-k accuracy, rising.
+    pub topk: Vec<usize>,
+    /// The number of rows seen.
+    pub samples: i64,
+    /// The confusion matrix, row by row.
+    pub confusion: Vec<i64>,
+    /// The hits for each k of `topk`.
+    pub hits: Vec<i64>,
+    /// The [`ExactSum::chunks`] of the loss.
+    pub nll: Vec<i64>,
+    /// The [`ExactSum::chunks`] of the squared loss.
+    pub nll_squared: Vec<i64>,
+}
+
+/// The largest count of samples: `f64` holds every count up to here, and nobody counts that far.
+pub(super) const MAX_SAMPLES: u64 = 1 << 53;
+
+pub(super) struct Checked {
+    pub(super) samples: u64,
+    pub(super) confusion: Vec<u64>,
+    pub(super) hits: Vec<u64>,
+    pub(super) nll: ExactSum,
+    pub(super) nll_squared: ExactSum,
+}
+
+impl ClassificationState {
+    /// Checks all that must hold between the parts; `classes` and `topk` are known to be valid.
+    pub(super) fn check(&self) -> Result<Checked, Error> {
+        let samples = u64::try_from(self.samples)
+            .ok()
+            .filter(|&samples| samples <= MAX_SAMPLES);
+        let samples = samples
+            .ok_or_else(|| refuse("samples", format!("is {}, not a count", self.samples)))?;
+        let confusion = counts(
+            "confusion",
+            &self.confusion,
+            self.classes * self.classes,
+            samples,
+        )?;
+        let total: u128 = confusion.iter().map(|&count| u128::from(count)).sum();
+        if total != u128::from(samples) {
+            return Err(refuse(
+                "confusion",
+                format!("sums to {total}, not to {samples} samples"),
+            ));
+        }
+        let hits = counts("hits", &self.hits, self.topk.len(), samples)?;
+        self.check_hits(&confusion, &hits, samples)?;
+        Ok(Checked {
+            samples,
+            confusion,
+            hits,
+            nll: loss_sum("nll", &self.nll, samples)?,
+            nll_squared: loss_sum("nll_squared", &self.nll_squared, samples)?,
+        })
+    }
+
+    /// Hits rise with k, from the trace of the confusion matrix at 1 to all samples at `classes`.
+    fn check_hits(&self, confusion: &[u64], hits: &[u64], samples: u64) -> Result<(), Error> {
+        let diagonal = confusion.iter().step_by(self.classes + 1);
+        let right: u64 = diagonal.sum();
+        let mut least = right;
+        for (&k, &count) in self.topk.iter().zip(hits) {
+            let most = match k {
+                1 => right,
+                _ => samples,
+            };
+            if k == self.classes {
+                least = samples;
+            }
+            if !(least..=most).contains(&count) {
+                let problem = format!("holds {count} for k = {k}, out of {least} to {most}");
+                return Err(refuse("hits", problem));
+            }
+            least = count;
+        }
+        Ok(())
+    }
+}
+
+fn counts(
+    field: &'static str,
+    values: &[i64],
+    length: usize,
+    most: u64,
+) -> Result<Vec<u64>, Error> {
+    if values.len() != length {
+        return Err(refuse(
+            field,
+            format!("has length {}, not {length}", values.len()),
+        ));
+    }
+    let count = |&value: &i64| {
+        let count = u64::try_from(value).ok().filter(|&count| count <= most);
+        count.ok_or_else(|| refuse(field, format!("holds {value}, not a count up to {most}")))
+    };
+    values.iter().map(count).collect()
+}
+
+/// Sums of losses are finite and not negative, and 0 where there are no samples.
+fn loss_sum(field: &'static str, chunks: &[i64], samples: u64) -> Result<ExactSum, Error> {
+    let sum = ExactSum::from_chunks(chunks).map_err(|error| match error {
+        Error::State { problem, .. } => refuse(field, problem),
+        other => other,
+    })?;
+    let value = sum.value();
+    let believable = value >= 0.0 && value.is_finite() && (samples > 0 || value == 0.0);
+    if believable {
+        Ok(sum)
+    } else {
+        Err(refuse(field, format!("is {value:e} for {samples} samples")))
+    }
+}
+
+fn refuse(field: &'static str, problem: String) -> Error {
+    Error::State { field, problem }
+}

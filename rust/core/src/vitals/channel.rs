@@ -1,0 +1,128 @@
+//! Four views of a step, each with a threshold learnt from its own past.
+//!
+//! A threshold continues the upper tail of the accepted scores to a wanted probability e^-budget.
+//! For an exponential tail whose mean b was estimated from k exceedances, the score that a next
+//! one passes with that probability is not b·L but b·k·(e^(L/k) - 1): the uncertainty of b is priced in
+//! (the predictive distribution of an exponential under Jeffreys' prior is a Pareto one). Two
+//! starts of the tail are used, because the outer one sees tails heavier than exponential.
+
+use super::arithmetic::{exp, ln};
+use super::config::Config;
+use super::verdict::{Reasons, Source};
+use super::window::Window;
+
+pub(super) const CHANNELS: usize = 4;
+
+/// A channel: what it is called, and the unit of its first thresholds.
+pub(super) struct Channel {
+    pub(super) source: Source,
+    pub(super) reason: Reasons,
+    pub(super) hot_reason: Reasons,
+    unit: f64,
+}
+
+/// In the order of the arrays that hold one entry for each channel.
+pub(super) const ALL: [Channel; CHANNELS] = [
+    Channel {
+        source: Source::Loss,
+        reason: Reasons::LOSS,
+        hot_reason: Reasons::LOSS_HOT,
+        unit: 1.0,
+    },
+    Channel {
+        source: Source::Norm,
+        reason: Reasons::NORM,
+        hot_reason: Reasons::NORM_HOT,
+        unit: 1.0,
+    },
+    Channel {
+        source: Source::Joint,
+        reason: Reasons::JOINT,
+        hot_reason: Reasons::JOINT_HOT,
+        unit: 1.5,
+    },
+    Channel {
+        source: Source::Run,
+        reason: Reasons::RUN,
+        hot_reason: Reasons::RUN_HOT,
+        unit: 1.25,
+    },
+];
+pub(super) const LOSS: usize = 0;
+pub(super) const NORM: usize = 1;
+pub(super) const JOINT: usize = 2;
+pub(super) const RUN: usize = 3;
+
+/// The largest part of a score that enters the joint and the run channel.
+const CLAMP: f64 = 30.0;
+/// How much of the run of the last step is kept.
+const MEMORY: f64 = 0.6;
+
+/// The scores of one step, where it has them; `run` is that of the last step.
+pub(super) fn scores(loss: Option<f64>, norm: Option<f64>, run: f64) -> [Option<f64>; CHANNELS] {
+    let clamped = |score: f64| score.max(-CLAMP).min(CLAMP);
+    let joint = loss.zip(norm).map(|(l, n)| clamped(l) + clamped(n) + 0.0);
+    let run = loss.map(|l| clamped(l) + MEMORY * run + 0.0);
+    [loss, norm, joint, run]
+}
+
+/// So few scores, and the threshold is the ceiling of the first steps.
+const FEW: usize = 16;
+
+/// The factors of the two tails, which depend on how many exceedances there are.
+#[derive(Debug, Clone)]
+pub(super) struct Thresholds {
+    inner: Vec<f64>,
+    outer: Vec<f64>,
+}
+
+/// The tail above a tenth of the scores, and above a fiftieth; each is mixed with so many
+/// exceedances of a mean that was expected beforehand.
+const INNER: (usize, f64) = (10, 20.0);
+const OUTER: (usize, f64) = (50, 10.0);
+
+impl Thresholds {
+    pub(super) fn new(config: &Config) -> Self {
+        let factors = |(part, prior): (usize, f64)| {
+            let reach = (config.budget + ln(1.0 / part as f64)).max(0.0);
+            let factor = |m: usize| {
+                let k = m as f64 + prior;
+                k * (exp(reach / k) - 1.0)
+            };
+            (0..=(config.window / part).max(1)).map(factor).collect()
+        };
+        Self {
+            inner: factors(INNER),
+            outer: factors(OUTER),
+        }
+    }
+
+    /// The score that a healthy step hardly ever passes.
+    pub(super) fn of(&self, channel: usize, window: &Window) -> f64 {
+        let unit = ALL[channel].unit;
+        let count = window.len();
+        if count < FEW {
+            return 5.0 * unit;
+        }
+        let middle = window.quantile(0.5);
+        let up = window.quantile(0.84) - middle;
+        let trust = (count as f64 / 64.0).min(1.0);
+        let wide = (trust * up + (1.0 - trust) * up.max(unit)).max(0.6);
+        let threshold = 5.0 * wide + middle.max(0.0);
+        let (mean, end) = tail(window, INNER, &self.inner, 0.45 * up);
+        let threshold = threshold.max(end);
+        if count < OUTER.0 {
+            return threshold;
+        }
+        threshold.max(tail(window, OUTER, &self.outer, mean).1)
+    }
+}
+
+/// The mean exceedance of a tail, and where the tail ends.
+fn tail(window: &Window, (part, prior): (usize, f64), factors: &[f64], expected: f64) -> (f64, f64) {
+    let m = (window.len() / part).max(1);
+    let (base, sum) = window.top(m);
+    let count = m as f64;
+    let mean = (sum - count * base + prior * expected) / (count + prior);
+    (mean, base + mean * factors[m])
+}

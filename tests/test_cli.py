@@ -1,0 +1,170 @@
+"""The command: exit codes, one-line errors, and honest behaviour in pipes, narrow windows and on Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flyball import cli, events
+
+# Each test starts a real process: exit codes, pipes and signals exist only there.
+FLYBALL = [sys.executable, "-m", "flyball"]
+QUICK = ["demo", "training.epochs=1", "training.batch_size=256"]
+
+
+def flyball(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FLYBALL, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_names_the_commands_and_costs_no_torch(tmp_path: Path) -> None:
+    done = flyball("--help", cwd=tmp_path, COLUMNS="60")
+    assert done.returncode == 0
+    assert "demo" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 60
+
+
+def test_the_installed_command_is_the_same_command(tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("flyball")
+    installed = subprocess.run([command, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert installed.stdout == flyball("--version", cwd=tmp_path).stdout
+    assert re.fullmatch(r"flyball \d+\.\d+\.\d+\n", installed.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["dmeo"], "invalid choice: 'dmeo'"),
+        (["demo", "--rnu", "x"], "unrecognized arguments: --rnu"),
+        (["demo", "training.epoch=3"], "training.epochs"),
+        (["demo", "training.epochs=0"], "at least 1"),
+        (["demo", "training.epochs=many"], "many"),
+        (["demo", "training.epochs"], "training.epochs"),
+        (["demo", "--config", "absent.toml"], "absent.toml"),
+    ],
+)
+def test_wrong_use_is_code_2_and_says_what_is_wrong(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = flyball(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_is_code_1_and_one_line_and_the_traceback_is_for_the_asking(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.toml").write_text("")
+    done = flyball(*QUICK, "--run", ".", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: `.` already holds a run")
+    told = flyball(*QUICK, "--run", ".", "--traceback", cwd=tmp_path)
+    assert told.returncode == 1
+    assert "RunExistsError" in told.stderr
+
+
+def test_a_diverged_run_says_so_with_code_1_and_in_its_journal(tmp_path: Path) -> None:
+    done = flyball(*QUICK, "training.learning_rate=1e30", "training.epochs=3", "--run", "r", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: `loss` is (nan|inf) at step \d+: lower `training.learning_rate`.*\n", done.stderr)
+    last = [record.event for record in events.read(tmp_path / "r" / "events.jsonl")][-1]
+    assert isinstance(last, events.RunFailed)
+    assert last.error == "TrainingDiverged"
+
+
+def test_settings_are_printed_as_a_file_that_can_be_given_back(tmp_path: Path) -> None:
+    printed = flyball("demo", "training.learning_rate=5e-4", "--settings", cwd=tmp_path)
+    (tmp_path / "settings.toml").write_text(printed.stdout)
+    again = flyball("demo", "--config", "settings.toml", "--settings", cwd=tmp_path)
+    assert again.stdout == printed.stdout
+    assert "learning_rate = 0.0005" in printed.stdout
+
+
+def test_piped_output_is_plain_lines_of_sixty_columns(tmp_path: Path) -> None:
+    done = flyball(*QUICK, "--run", "r", cwd=tmp_path, COLUMNS="60")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 60
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal needs POSIX")
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_a_terminal_gets_colour_unless_it_is_refused(tmp_path: Path, no_color: str, *, coloured: bool) -> None:
+    import pty
+
+    outer, inner = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    environment |= {"TERM": "xterm-256color"} | ({"NO_COLOR": no_color} if no_color else {})
+    process = subprocess.Popen([*FLYBALL, *QUICK, "--run", "r"], cwd=tmp_path, stdout=inner, env=environment)
+    os.close(inner)
+    shown = b""
+    try:
+        while chunk := os.read(outer, 4096):
+            shown += chunk
+    except OSError:  # how Linux says that the other side has closed
+        pass
+    os.close(outer)
+    assert process.wait() == 0
+    assert (b"\x1b[3" in shown or b"\x1b[1;3" in shown or b"\x1b[1m" in shown) is coloured or not coloured
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", shown) or coloured
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*FLYBALL, *QUICK, "training.epochs=3", "--run", "r"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0
+    assert (tmp_path / "r" / "training.png").exists()
+    process.stderr.close()
+
+
+def test_ctrl_c_is_code_130_with_a_whole_journal_and_nothing_half_written(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*FLYBALL, "demo", "training.epochs=1000", "--run", "r"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert stderr == "\ninterrupted\n"
+    lines = (tmp_path / "r" / "events.jsonl").read_text().splitlines(keepends=True)
+    assert all(line.endswith("\n") and json.loads(line) for line in lines)
+    assert json.loads(lines[-1])["data"]["error"] == "KeyboardInterrupt"
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["r", "r/checkpoints", "r/config.toml", "r/events.jsonl"]
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(cli, "_demo", broken)
+    with pytest.raises(KeyError):
+        cli.main(["demo"])
