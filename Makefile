@@ -29,7 +29,7 @@ tools = $(if $(need_cargo),$(if $(need_cc),$(need_rust)))
 # uv is faster where it is there; pip does the same where it is not.
 UV := $(shell command -v uv)
 INSTALL = $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
-BUILD = MATURIN_PEP517_ARGS="--locked --profile $(PROFILE)" $(INSTALL) --quiet --no-build-isolation
+BUILD = MATURIN_PEP517_ARGS="--locked --profile $(PROFILE)" $(INSTALL) --no-build-isolation
 
 .PHONY: help demo test test-rust test-python lint format bench wheel clean
 .DEFAULT_GOAL := help
@@ -86,12 +86,12 @@ $(BIN)/python:
 # The stamp is a copy of what it was made from: a touched but unchanged file installs nothing.
 $(DEPENDENCIES): pyproject.toml | $(BIN)/python
 	@:$(tools)
-	@cmp -s pyproject.toml $@ || { echo "installing dependencies and building the extension: minutes the first time (torch is large)" && \
+	@cmp -s pyproject.toml $@ || { echo "installing the dependencies into $(VENV): minutes the first time (torch is large)" && \
 		$(INSTALL) --quiet "maturin>=1.9.4,<2" && $(BUILD) --editable '.[dev]' && rm -f $(VENV)/.extension-*; }
 	@cp pyproject.toml $@
 
 $(EXTENSION): $(DEPENDENCIES) $(RUST_SOURCES)
 	@:$(tools)
 	@echo "building the extension ($(PROFILE))"
-	@$(BUILD) --no-deps --editable .
+	@$(BUILD) --quiet --no-deps --editable .
 	@rm -f $(VENV)/.extension-* && touch $@

@@ -45,8 +45,8 @@ fn update<F: Logit>(criterion: &mut Criterion, name: &str, classes: usize, logit
 fn updates(criterion: &mut Criterion) {
     for (rows, classes) in [(128, 10), (1024, 1000)] {
         let double: Vec<f64> = values(rows * classes).collect();
-        let half_width: Vec<f32> = double.iter().copied().map(single).collect();
-        update(criterion, "f32", classes, &half_width);
+        let narrow: Vec<f32> = double.iter().copied().map(single).collect();
+        update(criterion, "f32", classes, &narrow);
         update(criterion, "f64", classes, &double);
     }
 }

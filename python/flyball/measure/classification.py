@@ -244,6 +244,8 @@ def _trouble(tensor: torch.Tensor) -> str:
         return f"is on the device {tensor.device}: call `.cpu()`"
     if tensor.requires_grad:
         return "requires grad, which a meter has no use for: call `.detach()`"
-    if tensor.dtype.is_floating_point:
-        return f"has type {tensor.dtype}, which NumPy does not have: call `.float()`"
-    return f"is a tensor that NumPy cannot read ({tensor.dtype}, {tensor.layout}): make it dense"
+    if str(tensor.layout) != "torch.strided":
+        return f"has the layout {tensor.layout}, which NumPy does not have: call `.to_dense()`"
+    if tensor.is_neg():
+        return "is a view that torch negates when it is read: call `.resolve_neg()`"
+    return f"has type {tensor.dtype}, which NumPy does not have: call `.float()`"

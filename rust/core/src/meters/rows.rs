@@ -104,8 +104,8 @@ fn add_exp(lanes: &mut [f32; LANES], block: &[f32; LANES], max: f32) {
     }
 }
 
-/// The sum over a block that holds the skipped element, which is the largest: its term is exactly 1
-/// and leaves again, as nothing is added in `f32` here.
+/// The sum over a block that holds the largest element: its term is exactly 1 and leaves again, as
+/// nothing is added in `f32` here.
 #[inline]
 fn block_sum_without_one(block: &[f32; LANES], max: f32) -> f64 {
     let mut lanes = [0.0; LANES];
@@ -196,7 +196,6 @@ pub(super) fn first_index<F: Logit>(row: &[F], value: F) -> usize {
         }
         start += SEARCH;
     }
-    // What is left, too: where it would stop cannot be foreseen, and a wrong guess costs more.
-    let rest = row[start..].iter().take(SEARCH).enumerate().rev();
-    start + rest.fold(0, |found, (index, &x)| if x == value { index } else { found })
+    let rest = row[start..].iter().position(|&x| x == value);
+    start + rest.unwrap_or_default()
 }
