@@ -23,7 +23,7 @@ python = $(shell for p in $(PYTHON) python3 python3.14 python3.13 python3.12 pyt
 need_python = $(or $(python),$(error Python 3.11 or newer is missing: install it from https://python.org, or name one with `make PYTHON=...`))
 need_cargo = $(or $(shell command -v cargo),$(error cargo is missing: install the Rust toolchain from https://rustup.rs))
 need_cc = $(or $(shell command -v cc || command -v gcc || command -v clang),$(error a C compiler is missing: install gcc or clang; Rust links with it))
-need_rust = $(if $(shell v=$$(rustc --version | sed -n 's/^rustc 1\.\([0-9]*\).*/\1/p'); [ "$${v:-0}" -ge $(OLDEST_RUST) ] && echo ok),,$(error rustc is older than 1.$(OLDEST_RUST): run `rustup update stable`))
+need_rust = $(if $(shell rustc --version 2>/dev/null | awk -F'[ .]' '$$2 > 1 || $$3 >= $(OLDEST_RUST)'),,$(error rustc 1.$(OLDEST_RUST) or newer is missing: run `rustup toolchain install stable && rustup default stable`))
 tools = $(if $(need_cargo),$(if $(need_cc),$(need_rust)))
 
 # uv is faster where it is there; pip does the same where it is not.
@@ -31,11 +31,22 @@ UV := $(shell command -v uv)
 INSTALL = $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 BUILD = MATURIN_PEP517_ARGS="--locked --profile $(PROFILE)" $(INSTALL) --no-build-isolation
 
-.PHONY: help demo test test-rust test-python lint format bench wheel clean
+# The lower bounds of what a user installs, as exact versions.
+define OLDEST_VERSIONS
+import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+extras = project["optional-dependencies"]
+for bound in project["dependencies"] + extras["data"] + extras["plots"]:
+    print(bound.replace(">=", "=="))
+endef
+export OLDEST_VERSIONS
+OLDEST := $(VENV)-oldest
+
+.PHONY: help demo test test-rust test-python test-oldest lint format bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 demo: $(EXTENSION) ## Train, evaluate and draw on real data, in under a minute.
 	@$(BIN)/python -m flyball demo $(ARGS)
@@ -49,6 +60,13 @@ test-rust:
 
 test-python: $(EXTENSION)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-oldest: $(EXTENSION) ## Run the Python tests with the oldest versions that pyproject.toml allows.
+	@test -x $(OLDEST)/bin/python || $(need_python) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check $$($(BIN)/python -c "$$OLDEST_VERSIONS") \
+		hypothesis pytest "maturin>=1.9.4,<2"
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	$(OLDEST)/bin/python -m pytest --ignore tests/benches -W ignore::DeprecationWarning $(ARGS)
 
 lint: $(EXTENSION) ## Check format, lints, types, stubs and docs.
 	@:$(tools)
@@ -76,9 +94,10 @@ wheel: $(EXTENSION) ## Build the release wheel into dist.
 	@du -h dist/*.whl
 
 clean: ## Remove what make and cargo built, .venv included.
-	rm -rf $(VENV) target dist python/flyball/_native*.so
+	rm -rf $(VENV) $(OLDEST) target dist python/flyball/_native*.so
 
 $(BIN)/python:
+	@:$(tools)
 	@echo "setting up $(VENV) with $(need_python)"
 	@$(if $(UV),uv venv --quiet --seed --python $(need_python) $(VENV),$(need_python) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "python's venv module is incomplete: on Debian and Ubuntu, install python3-venv" >&2; exit 1; })

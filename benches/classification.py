@@ -101,7 +101,7 @@ def collection(classes: int) -> MetricCollection:
 
 def contests() -> Iterator[Contest[Numbers]]:
     """Yield one contest for each size of batch."""
-    # One thread each: flyball's meter uses one, and torch's second would mostly spin at these sizes and be billed for it.
+    # One thread each: flyball's meter uses one, and a second of torch's would be billed for spinning at these sizes.
     torch.set_num_threads(1)
     for rows, classes in SIZES:
         generator = torch.Generator().manual_seed(0)

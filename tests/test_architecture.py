@@ -16,7 +16,8 @@ PACKAGE = Path(flyball.__file__).parent
 
 # From the ground up. A room imports from lower floors and from itself, never from beside or above.
 FLOORS = (
-    ("_native", "errors", "files"),
+    ("_native", "errors"),
+    ("files",),
     ("events", "config", "device", "run_folder"),
     ("kernels", "data"),
     ("measure", "govern", "attack", "explain"),

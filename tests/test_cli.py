@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -52,6 +54,9 @@ def test_the_installed_command_is_the_same_command(tmp_path: Path) -> None:
         (["demo", "--rnu", "x"], "unrecognized arguments: --rnu"),
         (["demo", "training.epoch=3"], "training.epochs"),
         (["demo", "training.epochs=0"], "at least 1"),
+        (["demo", "seed=99999999999999999999999"], "`seed`"),
+        (["demo", "name=../escape"], "`name` is '../escape'"),
+        (["demo", "data.test=0.9", "data.validation=0.9"], "leaves nothing to train on"),
         (["demo", "training.epochs=many"], "many"),
         (["demo", "training.epochs"], "training.epochs"),
         (["demo", "--config", "absent.toml"], "absent.toml"),
@@ -105,26 +110,47 @@ def test_piped_output_is_plain_lines_of_sixty_columns(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 60
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal needs POSIX")
-@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_a_terminal_gets_colour_unless_it_is_refused(tmp_path: Path, no_color: str, *, coloured: bool) -> None:
-    import pty
-
+@pytest.mark.parametrize("no_color", [False, True])
+def test_a_terminal_gets_emphasis_and_no_color_is_heeded(tmp_path: Path, *, no_color: bool) -> None:
     outer, inner = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    environment |= {"TERM": "xterm-256color"} | ({"NO_COLOR": no_color} if no_color else {})
-    process = subprocess.Popen([*FLYBALL, *QUICK, "--run", "r"], cwd=tmp_path, stdout=inner, env=environment)
-    os.close(inner)
-    shown = b""
-    try:
-        while chunk := os.read(outer, 4096):
-            shown += chunk
-    except OSError:  # how Linux says that the other side has closed
-        pass
-    os.close(outer)
-    assert process.wait() == 0
-    assert (b"\x1b[3" in shown or b"\x1b[1;3" in shown or b"\x1b[1m" in shown) is coloured or not coloured
-    assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", shown) or coloured
+    environment |= {"TERM": "xterm-256color", **({"NO_COLOR": "1"} if no_color else {})}
+    with subprocess.Popen([*FLYBALL, *QUICK, "--run", "r"], cwd=tmp_path, stdout=inner, env=environment) as process:
+        os.close(inner)
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other side has closed
+            while chunk := os.read(outer, 4096):
+                shown += chunk
+        os.close(outer)
+    assert process.returncode == 0
+    assert b"\x1b[1m" in shown
+    colours = re.findall(rb"\x1b\[[0-9;]*[349][0-7]m", shown)
+    assert colours == []
+
+
+def test_standard_output_on_a_full_disk_does_not_stop_the_run(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*FLYBALL, *QUICK, "--run", "r"], cwd=tmp_path, stdout=full, check=False)
+    assert done.returncode == 0
+    last = [record.event for record in events.read(tmp_path / "r" / "events.jsonl")][-1]
+    assert isinstance(last, events.RunFinished)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["demo", "--settings"], ["--help"]])
+def test_a_pipe_that_nobody_reads_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*FLYBALL, *arguments], cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_settings_may_stand_before_and_after_options(tmp_path: Path) -> None:
+    printed = flyball("demo", "seed=1", "--settings", "training.epochs=7", cwd=tmp_path)
+    assert "seed = 1\n" in printed.stdout
+    assert "epochs = 7\n" in printed.stdout
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path: Path) -> None:
@@ -159,6 +185,33 @@ def test_ctrl_c_is_code_130_with_a_whole_journal_and_nothing_half_written(tmp_pa
     assert json.loads(lines[-1])["data"]["error"] == "KeyboardInterrupt"
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == ["r", "r/checkpoints", "r/config.toml", "r/events.jsonl"]
+
+
+def test_a_terminated_run_says_so_in_its_journal(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*FLYBALL, "demo", "training.epochs=1000", "--run", "r"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch"):
+        assert process.poll() is None
+    process.terminate()
+    _, stderr = process.communicate()
+    assert (process.returncode, stderr) == (143, "")
+    last = [record.event for record in events.read(tmp_path / "r" / "events.jsonl")][-1]
+    assert isinstance(last, events.RunFailed)
+    assert last.error == "SystemExit"
+
+
+def test_a_disk_that_fills_up_while_the_run_is_saved_is_a_run_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "training.png").mkdir()  # what cannot be written, here for another reason
+    done = flyball(*QUICK, "--run", "r", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: `r/training.png` cannot be written \(Is a directory\): .*\n", done.stderr)
+    assert "completed" not in done.stdout
+    last = [record.event for record in events.read(tmp_path / "r" / "events.jsonl")][-1]
+    assert isinstance(last, events.RunFailed)
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from flyball import run_folder
-from flyball.errors import FlyballError, RunExistsError, RunFolderError
+from flyball.errors import FlyballError, RunExistsError, RunFolderError, WriteError
 from flyball.files import write_whole
 
 needs_permissions = pytest.mark.skipif(
@@ -27,8 +30,29 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("fails", ["write", "fsync", "replace"])
-def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(
+def test_a_disk_that_fills_half_way_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    # A limit on the size of files is a full disk that needs no disk of its own.
+    program = """if True:
+        import pathlib, resource, signal, sys
+        from flyball.errors import WriteError
+        from flyball.files import write_whole
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_whole(pathlib.Path(sys.argv[1]), b"new" * 1000)
+        except WriteError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith(f"`{path}` cannot be written (File too large): make room or get permission there")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_disk_that_fails_late_leaves_the_old_file_and_nothing_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     path = tmp_path / "file"
@@ -37,15 +61,9 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    if fails == "fsync":
-        monkeypatch.setattr(os, "fsync", full)
-    elif fails == "replace":
-        monkeypatch.setattr(Path, "replace", full)
-    else:
-        monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("os.fsync" if fails == "fsync" else "pathlib.Path.replace", full)
+    with pytest.raises(WriteError, match=r"file` cannot be written \(No space left on device\): make room"):
         write_whole(path, b"new")
-    monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -61,7 +79,8 @@ def test_a_folder_that_holds_a_run_is_refused_and_untouched(tmp_path: Path, left
     (tmp_path / left).write_text("a run")
     with pytest.raises(RunExistsError, match=f"already holds a run .it has `{left}`.: name another folder") as caught:
         run_folder.create(tmp_path)
-    assert isinstance(caught.value, FileExistsError | FlyballError)
+    assert isinstance(caught.value, FileExistsError)
+    assert isinstance(caught.value, FlyballError)
     assert [path.name for path in tmp_path.iterdir()] == [left]
 
 
@@ -78,11 +97,22 @@ def test_a_folder_without_permission_names_itself_and_the_remedy(tmp_path: Path)
         run_folder.create(tmp_path / "run")
 
 
-def test_fresh_folders_of_one_second_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_too_long_names_itself_and_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"cannot be a run folder \(File name too long\): name a folder"):
+        run_folder.create(tmp_path / ("n" * 300))
+
+
+def test_runs_of_one_second_get_folders_of_their_own_even_from_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(time, "strftime", lambda _: "20260102-030405")
-    paths = [run_folder.create(run_folder.fresh(tmp_path, "digits")).name for _ in range(3)]
-    assert paths == [
-        "digits-20260102-030405",
-        "digits-20260102-030405-2",
-        "digits-20260102-030405-3",
-    ]
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: run_folder.create_fresh(tmp_path / "runs", "digits"), range(40)))
+    assert len(set(paths)) == 40
+    assert {path.name for path in paths} >= {"digits-20260102-030405", "digits-20260102-030405-2"}
+
+
+def test_a_fresh_folder_that_cannot_be_made_names_itself_and_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("in the way")
+    with pytest.raises(RunFolderError, match="cannot be a run folder"):
+        run_folder.create_fresh(tmp_path / "runs", "digits")

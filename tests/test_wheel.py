@@ -48,7 +48,7 @@ def test_the_installed_wheel_runs_the_demo_outside_the_checkout(wheel: Path, tmp
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True, capture_output=True, env=environment)
-    where = "import flyball, flyball._native; print(flyball.__file__, flyball._native.__file__)"
+    where = "import flyball, flyball._native; print(flyball.__file__, flyball._native.__file__, sep=chr(10))"
     found = subprocess.run(
         [python, "-c", where],
         check=True,
@@ -57,7 +57,7 @@ def test_the_installed_wheel_runs_the_demo_outside_the_checkout(wheel: Path, tmp
         cwd=tmp_path,
         env=environment,
     )
-    assert all(path.startswith(str(home)) for path in found.stdout.split("\n")[0].split(" /"))
+    assert all(Path(line).is_relative_to(home) for line in found.stdout.splitlines())
     done = subprocess.run(
         [home / "bin" / "flyball", "demo", "training.epochs=1", "--run", "run"],
         capture_output=True, text=True, cwd=tmp_path, env=environment, check=False,

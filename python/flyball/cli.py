@@ -1,10 +1,12 @@
-"""The `flyball` command. Exit codes: 0 fine, 1 it failed, 2 wrong use, 130 interrupted."""
+"""The `flyball` command. Exit codes: 0 fine, 1 it failed, 2 wrong use, 130 interrupted, 143 terminated."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from flyball.errors import ConfigError, FlyballError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FINE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+FINE, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,16 +23,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     What flyball or the system refuses is one line on standard error; `--traceback` shows the rest.
     """
-    options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        return _run(arguments)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read this has left; what Python still wants to flush at exit must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    front = parser()
+    options, rest = front.parse_known_args(arguments)
+    # argparse takes positional arguments in one row only; settings may stand anywhere.
+    if unknown := [text for text in rest if text.startswith("-")]:
+        front.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.settings += rest
+    try:
+        return int(options.run(options))
     except (FlyballError, OSError) as error:
-        if options.traceback:
+        if isinstance(error, BrokenPipeError):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        if options.traceback:
+            traceback.print_exc()
+        else:
+            sys.stderr.write(f"error: {error}\n")
         return WRONG_USE if isinstance(error, ConfigError) else FAILED
 
 
@@ -76,7 +95,7 @@ class _Version(argparse.Action):
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from flyball import demo, run_folder
+    from flyball import demo
     from flyball.config import load, to_toml
     from flyball.observe.terminal import Terminal
 
@@ -84,9 +103,18 @@ def _demo(options: argparse.Namespace) -> int:
     if options.list_settings:
         sys.stdout.write(to_toml(config))
         return FINE
+    import torch
+
+    # For a model this small a second thread mostly waits, and on a busy machine it waits for long.
+    torch.set_num_threads(1)
+    # A batch system that ends the run is to find the reason in its journal.
+    signal.signal(signal.SIGTERM, _terminated)
     view = Terminal()
-    folder = options.folder or run_folder.fresh(Path("runs"), config.name)
-    outcome = demo.run(config, folder, view.show)
-    view.line(f"run folder  {os.path.relpath(outcome.folder)}")
-    view.line(f"picture     {os.path.relpath(outcome.picture)}")
+    outcome = demo.run(config, options.folder, view.show)
+    view.line(f"run folder  {outcome.folder}")
+    view.line(f"picture     {outcome.picture}")
     return FINE
+
+
+def _terminated(*_: object) -> None:
+    raise SystemExit(TERMINATED)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from flyball import run_folder
@@ -18,8 +20,7 @@ from flyball.errors import TrainingDiverged
 from flyball.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     import torch
 
@@ -34,6 +35,14 @@ class Data(Config):
 
     validation: Annotated[float, Range(above=0.0, below=1.0)] = 0.2
     test: Annotated[float, Range(above=0.0, below=1.0)] = 0.2
+
+    def conflicts(self) -> Iterator[str]:
+        """Training needs some of the images, too."""
+        if self.validation + self.test >= 1.0:
+            yield (
+                f"`validation` is {self.validation} and `test` is {self.test}, which leaves nothing to train on: "
+                "lower one of them"
+            )
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,15 @@ class DemoConfig(Config):
     """Everything that `flyball demo` can be told."""
 
     name: str = "digits"
-    seed: Annotated[int, Range(low=0)] = 0
+    seed: Annotated[int, Range(low=0, high=2**64 - 1)] = 0
     device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = "auto"
     data: Data = Data()
     training: Training = Training()
+
+    def conflicts(self) -> Iterator[str]:
+        """The name becomes a folder, and must not lead to another one."""
+        if not re.fullmatch(r"\w[\w.-]{0,99}", self.name):
+            yield f"`name` is {self.name!r}: use up to 100 letters, digits, `-`, `_` and `.`, and begin with a letter"
 
 
 @dataclass(frozen=True)
@@ -66,17 +80,19 @@ class Outcome:
     picture: Path
 
 
-def run(config: DemoConfig, folder: Path, show: Callable[[Event], None]) -> Outcome:
+def run(config: DemoConfig, folder: Path | None, show: Callable[[Event], None]) -> Outcome:
     """Train on the digits, evaluate on the test split, and leave a run folder.
 
     Args:
         config: What to do.
-        folder: Where the run goes; it must not hold one.
+        folder: Where the run goes; it must not hold one. By default a new folder under `runs`.
         show: Called with every event as it happens, after the journal has it.
 
     Raises:
-        MissingExtraError: scikit-learn or matplotlib is not installed.
-        RunFolderError: The folder cannot be written, or holds a run already.
+        MissingExtraError: Scikit-learn or matplotlib is not installed.
+        DeviceError: The device is not present.
+        RunFolderError: The folder cannot be created, or holds a run already.
+        WriteError: A file cannot be written.
         TrainingDiverged: The loss stopped being a number.
     """
     # Whatever can fail for want of a package or a folder fails here, before any work is done.
@@ -88,9 +104,10 @@ def run(config: DemoConfig, folder: Path, show: Callable[[Event], None]) -> Outc
 
     device = choose_device(config.device)
     splits = data.digits(validation=config.data.validation, test=config.data.test, seed=config.seed)
-    run_folder.create(folder)
+    folder = run_folder.create_fresh(Path("runs"), config.name) if folder is None else run_folder.create(folder)
+    picture = folder / "training.png"
     started = time.monotonic()
-    with events.Journal(folder / run_folder.JOURNAL, run=folder.name) as journal:
+    with events.Journal(folder / run_folder.JOURNAL, run=folder.resolve().name or config.name) as journal:
 
         def emit(event: Event) -> None:
             journal.write(event)
@@ -102,14 +119,14 @@ def run(config: DemoConfig, folder: Path, show: Callable[[Event], None]) -> Outc
             model = train(splits, config, device, emit)
             result = evaluate(model, splits.test, device)
             emit(events.Evaluated(split="test", measurements=_measurements(result)))
+            weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+            write_whole(folder / run_folder.CHECKPOINTS / "final.safetensors", tensors_to_bytes(weights))
+            journal.flush()
+            plots.save(plots.training(events.read(folder / run_folder.JOURNAL)), picture)
             emit(events.RunFinished(reason="completed", seconds=time.monotonic() - started))
         except BaseException as error:  # an interrupt is an end as well, and the journal says which
             emit(events.RunFailed(error=type(error).__name__, message=str(error)))
             raise
-    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_whole(folder / run_folder.CHECKPOINTS / "final.safetensors", tensors_to_bytes(weights))
-    picture = folder / "training.png"
-    plots.save(plots.training(events.read(folder / run_folder.JOURNAL)), picture)
     return Outcome(result, folder, picture)
 
 

@@ -1,7 +1,7 @@
 """Where torch is first touched: which device and which precision to compute in.
 
-Nothing is guessed twice. A device is chosen once, tried once with a real backward pass, and refused by name when it
-cannot train. torch accepts `meta`, for one, without a word and then trains nothing at all.
+A device is chosen once, and refused by name when it cannot train: torch accepts `meta`, for one, without a word, and
+then trains nothing at all.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def choose_dtype(precision: str = "auto", device: torch.device | None = None) ->
         device: The device to compute on; by default the one that `choose_device` finds.
 
     Raises:
-        DeviceError: The precision has no such name, or the device does not compute in it.
+        DeviceError: The precision has no such name, or is float16 on the CPU.
     """
     device = choose_device() if device is None else device
     if precision == "auto":

@@ -46,8 +46,12 @@ class JournalError(FlyballError, ValueError):
     """A journal cannot be read past a damaged line, or is written after it was closed or by a forked process."""
 
 
+class WriteError(FlyballError, OSError):
+    """A file cannot be written; one that was there before is as it was."""
+
+
 class RunFolderError(FlyballError, OSError):
-    """A run folder cannot be created or written."""
+    """A run folder cannot be created."""
 
 
 class RunExistsError(RunFolderError, FileExistsError):
@@ -56,3 +60,32 @@ class RunExistsError(RunFolderError, FileExistsError):
 
 class TrainingDiverged(FlyballError, ArithmeticError):
     """Training reached a loss that is not a number, and stopped before it reached the weights."""
+
+
+class SnapshotError(FlyballError, RuntimeError):
+    """A snapshot cannot be taken, kept or restored; nothing was changed, and older snapshots are as they were.
+
+    Attributes:
+        reason: What a program can decide by: ``unsupported`` (something cannot be captured), ``not-finite``,
+            ``memory``, ``busy`` (no buffer is free), ``structure`` (the run no longer has the shape of the snapshot),
+            ``damaged``, ``refused`` (a component's own loading failed, and was undone), ``unknown`` (no such
+            snapshot), ``disk``.
+    """
+
+    def __init__(self, message: str, *, reason: str = "unknown") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RollbackFailed(FlyballError, RuntimeError):
+    """A restore broke off after it had begun to change the run, which is now a mix: do not train on.
+
+    Attributes:
+        restored: The components that are as the snapshot has them.
+        not_restored: The components that are not, or about which nothing is known.
+    """
+
+    def __init__(self, message: str, *, restored: tuple[str, ...] = (), not_restored: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.restored = restored
+        self.not_restored = not_restored

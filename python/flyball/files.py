@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from flyball.errors import WriteError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,7 +21,7 @@ def write_whole(path: Path, content: bytes) -> None:
         content: All of it.
 
     Raises:
-        OSError: The folder cannot be written; `path` is as it was, and nothing is left beside it.
+        WriteError: The file cannot be written; `path` is as it was, and nothing is left beside it.
     """
     # The process id keeps two processes that write the same file out of each other's way.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -29,6 +31,11 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise WriteError(
+            f"`{path}` cannot be written ({error.strerror}): make room or get permission there, or name another place"
+        ) from error
+    except BaseException:  # an interrupt, say
         temporary.unlink(missing_ok=True)
         raise

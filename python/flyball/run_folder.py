@@ -23,28 +23,42 @@ def create(path: Path) -> Path:
 
     Raises:
         RunExistsError: The folder already holds a run.
-        RunFolderError: The folder cannot be created or written.
+        RunFolderError: The folder cannot be created.
     """
-    for name in (CONFIG, JOURNAL):
-        if (path / name).exists():
-            raise RunExistsError(
-                f"`{path}` already holds a run (it has `{name}`): name another folder, or move this one away"
-            )
     try:
-        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        found = [name for name in (CONFIG, JOURNAL) if (path / name).exists()]
+        if not found:
+            (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunFolderError(
-            f"`{path}` cannot be a run folder ({error.strerror}): name a folder that you can write"
-        ) from error
+        raise _unusable(path, error) from error
+    if found:
+        raise RunExistsError(
+            f"`{path}` already holds a run (it has `{found[0]}`): name another folder, or move this one away"
+        )
     return path
 
 
-def fresh(parent: Path, name: str) -> Path:
-    """Return a path under `parent` that no run has taken: the name, the time, and a number if need be."""
-    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path = parent / stem
-    number = 2
-    while path.exists():
-        path = parent / f"{stem}-{number}"
-        number += 1
-    return path
+def create_fresh(parent: Path, name: str) -> Path:
+    """Create a folder under `parent` that no other run has, and return it.
+
+    It is called by the name and the time, with a number where two runs of one name start in one second.
+
+    Raises:
+        RunFolderError: The folder cannot be created.
+    """
+    stem = path = parent / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while True:
+        try:
+            path.mkdir(parents=True)  # fails where another process was faster
+        except FileExistsError:
+            number += 1
+            path = stem.with_name(f"{stem.name}-{number}")
+        except OSError as error:
+            raise _unusable(path, error) from error
+        else:
+            return create(path)
+
+
+def _unusable(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(f"`{path}` cannot be a run folder ({error.strerror}): name a folder that you can write")

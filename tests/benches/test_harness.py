@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,15 +50,16 @@ def test_contestants_take_turns_and_the_ratio_is_taken_within_a_turn() -> None:
     assert (row.ratio, row.low, row.high) == (3.0, 3.0, 3.0)
 
 
-def test_cpu_time_is_of_one_call() -> None:
-    calls = 0
+def test_cpu_time_is_of_one_call_from_as_many_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
 
     def work() -> None:
-        nonlocal calls
-        calls += 1
+        nonlocal clock
+        clock += 0.25
 
-    assert 0 < harness.cpu_seconds(work, least=1e-3) <= 1e-3
-    assert calls > 10
+    monkeypatch.setattr(time, "process_time", lambda: clock)
+    assert harness.cpu_seconds(work, least=10.0) == 0.25
+    assert clock >= 10.0
 
 
 def test_results_are_written_with_versions_and_machine_and_shown_in_the_readme(

@@ -19,7 +19,7 @@ def digits(*, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> Spli
         seed: Decides which image goes where.
 
     Raises:
-        MissingExtraError: scikit-learn is not installed.
+        MissingExtraError: Scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits

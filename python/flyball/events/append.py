@@ -22,8 +22,8 @@ class AppendFile:
     between. One thread uses it at a time.
 
     Raises:
-        RunExistsError: the file exists; it is left as it is.
-        RunFolderError: it cannot be created.
+        RunExistsError: The file exists; it is left as it is.
+        RunFolderError: It cannot be created.
     """
 
     def __init__(self, path: Path) -> None:

@@ -48,7 +48,7 @@ def reader_of(hint: object) -> FieldReader:  # noqa: PLR0911 - a return for each
     """Return what reads a field of this type from JSON.
 
     Raises:
-        TypeError: an event cannot hold a field of this type.
+        TypeError: An event cannot hold a field of this type.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is object:
@@ -76,7 +76,7 @@ def same_names(known: set[str], given: AbstractSet[str], where: str) -> None:
     """Check that an object has the fields that are known, no fewer and no more.
 
     Raises:
-        ValueError: it has not; the message names one.
+        ValueError: It has not; the message names one.
     """
     if missing := known - given:
         raise ValueError(f"{where} lacks the field `{min(missing)}`")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 import os
 import threading
 import weakref
@@ -53,9 +52,9 @@ class Journal:
         flush_every: Seconds between two writes to the file.
 
     Raises:
-        RunExistsError: the file exists already.
-        RunFolderError: the file cannot be created.
-        InputError: an argument is out of range.
+        RunExistsError: The file exists already.
+        RunFolderError: The file cannot be created.
+        InputError: An argument is out of range.
     """
 
     def __init__(
@@ -67,17 +66,18 @@ class Journal:
         capacity: int = 10_000,
         flush_every: float = 0.05,
     ) -> None:
-        if not run:
-            raise InputError("`run` is empty: every line of a journal names its run")
-        if rank < 0:
-            raise InputError(f"`rank` is {rank}: ranks count from 0")
+        # Not every caller has a type checker, and what the reader would refuse must not be written.
+        if not isinstance(run, str) or not run:  # type: ignore[redundant-expr]
+            raise InputError(f"`run` is {run!r}: every line of a journal names its run, in text")
+        if not isinstance(rank, int) or rank < 0:  # type: ignore[redundant-expr]
+            raise InputError(f"`rank` is {rank!r}: ranks are whole numbers from 0")
         if capacity < 1:
             raise InputError(f"`capacity` is {capacity}: a journal needs room for at least one event")
-        if not (math.isfinite(flush_every) and flush_every > 0):
+        if not 0 < flush_every <= threading.TIMEOUT_MAX:  # false for NaN, too
             raise InputError(f"`flush_every` is {flush_every}: pass a positive number of seconds")
         self.path = Path(path)
         self.run = run
-        self.rank = operator.index(rank)
+        self.rank = rank
         writer = _Writer(AppendFile(self.path), run, self.rank, capacity, flush_every)
         self._writer = writer
         if hasattr(os, "register_at_fork"):
@@ -98,7 +98,7 @@ class Journal:
             step: The optimizer step it belongs to; without one, the event's own `step` field.
 
         Raises:
-            JournalError: the journal is closed, or belongs to the process this one was forked from.
+            JournalError: The journal is closed, or belongs to the process this one was forked from.
         """
         writer = self._writer
         with writer.lock:
@@ -119,7 +119,7 @@ class Journal:
         the answer is False as soon as a write fails; `error` then says why.
 
         Raises:
-            JournalError: the journal belongs to the process this one was forked from.
+            JournalError: The journal belongs to the process this one was forked from.
         """
         return self._writer.flush(timeout)
 
@@ -225,7 +225,7 @@ class _Writer:
         self.bell.put(None)
         if threading.current_thread() is self.thread:
             return  # the collector may run anywhere; the thread ends by itself
-        self.thread.join(max(0.0, timeout) + _JOIN_GRACE)
+        self.thread.join(min(max(0.0, timeout) + _JOIN_GRACE, threading.TIMEOUT_MAX))
         if self.thread.is_alive():
             _LOG.error(
                 "journal `%s` is not closed after %g s: its disk does not answer, and the events that wait may be lost",

@@ -53,8 +53,8 @@ class Event:
         """Return the fields as plain JSON values, each checked against its type.
 
         Raises:
-            TypeError: a value has no JSON form, or the class was not defined with `@event`.
-            ValueError: a value is not of its field's type.
+            TypeError: A value has no JSON form, or the class was not defined with `@event`.
+            ValueError: A value is not of its field's type.
         """
         if _KINDS.get(getattr(self, "kind", "")) is not type(self):
             raise TypeError(f"`{type(self).__qualname__}` has no kind: define it with `@event(kind, version=1)`")
@@ -72,7 +72,7 @@ class Event:
         """Return the event that `to_data` was called on.
 
         Raises:
-            ValueError: a field is missing, unknown, or not of its type.
+            ValueError: A field is missing, unknown, or not of its type.
         """
         known = {name for name, _, _ in cls._fields}
         same_names(known, data.keys(), f"`{cls.kind}`")
@@ -100,7 +100,7 @@ def event(kind: str, *, version: int) -> Callable[[type[EventType]], type[EventT
     """Make a subclass of `Event` a kind of event: a frozen, slotted, keyword-only dataclass.
 
     Raises:
-        TypeError: the kind is taken, or a field has a name or a type that an event cannot hold.
+        TypeError: The kind is taken, or a field has a name or a type that an event cannot hold.
     """
 
     def define(cls: type[EventType]) -> type[EventType]:

@@ -69,7 +69,7 @@ class JournalReader:
             until an iteration has come to the end.
 
     Raises:
-        JournalError: on iteration, at a complete line that is not an event, with file and line.
+        JournalError: On iteration, at a complete line that is not an event, with file and line.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -40,7 +40,7 @@ def plain(value: object) -> JSON:  # noqa: PLR0911 - a return for each type
     becomes that number.
 
     Raises:
-        TypeError: something has no JSON form, or a key is not a string.
+        TypeError: Something has no JSON form, or a key is not a string.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -106,8 +106,8 @@ def decode(text: str) -> JSON:
     """Return the value that `encode` was given.
 
     Raises:
-        ValueError: the text is not strict JSON, or uses a ``$`` key that has no meaning.
-        RecursionError: it is nested too deep to be read.
+        ValueError: The text is not strict JSON, or uses a ``$`` key that has no meaning.
+        RecursionError: It is nested too deep to be read.
     """
     decoder = _MARK_DECODER if '"$' in text else _DECODER
     value: JSON = decoder.decode(text)

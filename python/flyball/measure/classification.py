@@ -87,7 +87,7 @@ class Classification:
             targets: The true class of each row; integers, a NumPy array or a tensor on the CPU.
 
         Raises:
-            InputError: an array has the wrong type, shape, place or values.
+            InputError: An array has the wrong type, shape, place or values.
         """
         self._native.update(_logits(logits), _targets(targets))
 
@@ -108,7 +108,7 @@ class Classification:
             confidence: How often an interval holds the true value.
 
         Raises:
-            InputError: nothing was measured yet, or `confidence` is not between 0 and 1.
+            InputError: Nothing was measured yet, or `confidence` is not between 0 and 1.
         """
         samples, confusion, hits, nll, nll_squared = self._native.totals()
         if samples == 0:
@@ -128,7 +128,7 @@ class Classification:
         """Replace the state by one that `state_dict` of a meter made alike returned.
 
         Raises:
-            InputError: the state is damaged or of another kind of meter; this meter is unchanged.
+            InputError: The state is damaged or of another kind of meter; this meter is unchanged.
         """
         loaded = _from_state(state)
         for name, here, there in (

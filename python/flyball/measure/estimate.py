@@ -51,7 +51,7 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
     value plus and minus standard errors claims certainty.
 
     Raises:
-        InputError: there are no trials, or more successes than trials.
+        InputError: There are no trials, or more successes than trials.
     """
     if not 0 <= successes <= trials or trials == 0:
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """Print a run to standard output, in colour on a terminal unless `NO_COLOR` is set.
+    """Print a run to standard output, with emphasis on a terminal and as plain text elsewhere.
 
-    When the reader goes away (`flyball demo | head -1`), the view falls silent and the run goes on: its results are in
-    the run folder.
+    When standard output fails (`flyball demo | head -1`, a full disk behind `>`), the view falls silent and the run
+    goes on: its results are in the run folder.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Terminal:
 
     def line(self, text: str, *, style: str | None = None) -> None:
         """Print one line as it is: no markup, no wrapping, so that a path can be copied."""
-        self._console.print(text, style=style, markup=False)
+        self._print(text, style=style, markup=False)
 
     def show(self, event: Event) -> None:
         """Print an event; the kinds that a person does not read live are left to the journal."""
@@ -40,11 +40,17 @@ class Terminal:
                 measured = "  ".join(f"{name} {value:.4f}" for name, value in event.validation.items())
                 self.line(f"epoch {event.epoch:3d}  {trained}  {measured}")
             case Evaluated():
-                self._console.print(_table(event), soft_wrap=False)
+                self._print(_table(event), soft_wrap=False)
             case RunFinished():
                 self.line(f"{event.reason} in {event.seconds:.1f} s", style="bold")
             case _:
                 pass
+
+    def _print(self, thing: str | Table, **how: Any) -> None:
+        try:
+            self._console.print(thing, **how)
+        except OSError:
+            self._console.on_broken_pipe()
 
 
 class _LastingConsole(Console):

@@ -82,7 +82,7 @@ impl Logit for f32 {
 }
 
 impl Logit for f64 {
-    const LIMIT: Self = 1e150;
+    const LIMIT: Self = 1e140;
     const LOWEST: Self = Self::NEG_INFINITY;
 
     #[inline]

@@ -1,0 +1,7 @@
+"""What every test stands on."""
+
+import os
+
+# One thread, here and in the processes that tests start: the models are so small that a second thread mostly waits, and
+# on a busy machine it waits for long.
+os.environ["OMP_NUM_THREADS"] = "1"
