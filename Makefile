@@ -88,6 +88,7 @@ bench: $(EXTENSION) ## Measure against rivals; writes benches/results and the ta
 	@:$(tools)
 	cargo bench --locked
 	$(BIN)/python -m benches $(ARGS)
+	$(BIN)/python -m benches.faults
 
 wheel: $(EXTENSION) ## Build the release wheel into dist.
 	$(BIN)/maturin build --release --locked --out dist

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- results: written by `make bench` -->", "<!-- end of results -->"
 
 Answer = TypeVar("Answer")
 
@@ -133,6 +132,8 @@ def render() -> None:
     footers = []
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
+        if "rows" not in result:
+            continue  # a bench with tables of its own
         for row in result["rows"]:
             low, high = row["quartiles"]
             lines.append(
@@ -141,11 +142,15 @@ def render() -> None:
             )
         versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
         footers.append(f"- `{result['bench']}`: {versions}; {result['machine']}")
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    table = "\n".join([*lines, "", *footers, ""])
-    README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    fill("results", "\n".join([*lines, "", *footers, ""]))
+
+
+def fill(section: str, text: str) -> None:
+    """Replace what `benches/README.md` has between the two markers of a section."""
+    begin, end = f"<!-- {section}: written by `make bench` -->", f"<!-- end of {section} -->"
+    before, rest = README.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    README.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def machine() -> str:

@@ -13,20 +13,28 @@ if TYPE_CHECKING:
     from flyball import data as data
     from flyball import errors as errors
     from flyball import events as events
+    from flyball import govern as govern
     from flyball import measure as measure
     from flyball._native import __version__ as __version__
     from flyball.errors import ConfigError as ConfigError
     from flyball.errors import FlyballError as FlyballError
     from flyball.events import Journal as Journal
+    from flyball.govern import Policy as Policy
+    from flyball.govern import Verdict as Verdict
+    from flyball.govern import Vitals as Vitals
 
 __all__ = [
     "ConfigError",
     "FlyballError",
     "Journal",
+    "Policy",
+    "Verdict",
+    "Vitals",
     "__version__",
     "data",
     "errors",
     "events",
+    "govern",
     "measure",
 ]
 
@@ -35,10 +43,14 @@ _HOMES = {
     "ConfigError": "flyball.errors",
     "FlyballError": "flyball.errors",
     "Journal": "flyball.events",
+    "Policy": "flyball.govern",
+    "Verdict": "flyball.govern",
+    "Vitals": "flyball.govern",
     "__version__": "flyball._native",
     "data": "flyball.data",
     "errors": "flyball.errors",
     "events": "flyball.events",
+    "govern": "flyball.govern",
     "measure": "flyball.measure",
 }
 

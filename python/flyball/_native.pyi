@@ -1,10 +1,10 @@
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Classification", "__version__"]
+__all__ = ["Classification", "Detector", "__version__", "snapshot_gather", "snapshot_inspect", "snapshot_scatter"]
 
 __version__: Final[str]
 
@@ -33,3 +33,60 @@ class Classification:
         self,
     ) -> tuple[int, list[int], int, list[int], list[int], list[int], list[int]]: ...
     def totals(self) -> tuple[int, NDArray[np.int64], list[int], float, float]: ...
+
+# Source, parameter group, value, baseline, scale, threshold, z and count.
+_Evidence: TypeAlias = tuple[
+    str, int | None, float, float | None, float | None, float | None, float | None, int
+]
+
+@final
+class Detector:
+    def __new__(
+        cls,
+        *,
+        budget: float,
+        window: int,
+        heat: float,
+        sustained: int,
+        refractory: int,
+        update_ratio_watch: float,
+        update_ratio_anomaly: float | None,
+        dead_steps: int,
+        amp_skips: int,
+        amp_floor: float,
+    ) -> Detector: ...
+    def observe(
+        self,
+        loss: float,
+        norm: float | None,
+        update_ratio: Sequence[float] | None = None,
+        nonfinite: int = 0,
+        amp_scale: float | None = None,
+        /,
+    ) -> tuple[float, int, tuple[int, bool, list[str], list[_Evidence]] | None]: ...
+    def expect_shift(self, steps: int, /) -> None: ...
+    def rebaseline(self) -> None: ...
+    def rolled_back(self) -> None: ...
+    def state(self) -> dict[str, Any]: ...
+    def restored(self, state: dict[str, Any], /) -> Detector: ...
+
+def snapshot_gather(
+    arena: NDArray[np.uint8],
+    offsets: Sequence[int],
+    sources: Sequence[NDArray[np.uint8]],
+    lanes: Sequence[str],
+    threads: int,
+) -> list[tuple[int, int | None]]: ...
+def snapshot_inspect(
+    arena: NDArray[np.uint8],
+    offsets: Sequence[int],
+    lengths: Sequence[int],
+    lanes: Sequence[str],
+    threads: int,
+) -> list[tuple[int, int | None]]: ...
+def snapshot_scatter(
+    arena: NDArray[np.uint8],
+    offsets: Sequence[int],
+    targets: Sequence[NDArray[np.uint8]],
+    threads: int,
+) -> list[int]: ...

@@ -11,6 +11,7 @@ import pytest
 
 from benches import harness
 from benches.__main__ import NAMES
+from benches.faults import report
 from benches.harness import Contest
 
 
@@ -66,7 +67,7 @@ def test_results_are_written_with_versions_and_machine_and_shown_in_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{harness.BEGIN}\nold\n{harness.END}\nafter\n")
+    readme.write_text("before\n<!-- results: written by `make bench` -->\nold\n<!-- end of results -->\nafter\n")
     monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(harness, "README", readme)
     row = harness.Row("sum of 3", "flyball", "theirs", 5.1234, 4.9, 5.4, 25)
@@ -92,4 +93,6 @@ def test_the_table_in_the_readme_is_the_one_of_the_committed_results(
     monkeypatch.setattr(harness, "README", copy)
     harness.render()
     assert copy.read_text() == committed
-    assert {path.stem for path in harness.RESULTS.glob("*.json")} == set(NAMES)
+    harness.fill("faults", report.readme(json.loads((harness.RESULTS / "faults.json").read_text())))
+    assert copy.read_text() == committed
+    assert {path.stem for path in harness.RESULTS.glob("*.json")} == {*NAMES, "faults"}

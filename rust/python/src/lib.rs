@@ -2,6 +2,8 @@
 
 mod error;
 mod meters;
+mod snapshot;
+mod vitals;
 
 /// The compiled half of flyball.
 #[pyo3::pymodule]
@@ -10,6 +12,10 @@ mod _native {
 
     #[pymodule_export]
     use crate::meters::Classification;
+    #[pymodule_export]
+    use crate::snapshot::{snapshot_gather, snapshot_inspect, snapshot_scatter};
+    #[pymodule_export]
+    use crate::vitals::Detector;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

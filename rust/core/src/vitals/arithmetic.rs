@@ -20,6 +20,7 @@ const EXP_VANISHES: f64 = -745.133_219_101_941_2;
 
 /// The natural logarithm: minus infinity at 0, NaN below and for NaN.
 #[must_use]
+#[allow(clippy::many_single_char_names, reason = "the names of the formulas")]
 pub fn ln(x: f64) -> f64 {
     if x.is_nan() || x < 0.0 {
         return f64::NAN;
@@ -50,17 +51,21 @@ pub fn ln(x: f64) -> f64 {
     let f = mantissa - 1.0;
     let s = f / (2.0 + f);
     let z = s * s;
-    let mut series = 2.0 / 21.0;
-    for divisor in [19.0, 17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0] {
-        series = series * z + 2.0 / divisor;
+    // Every second term for itself: two chains of operations, each half as long.
+    let w = z * z;
+    let (mut odd, mut even) = (2.0 / 19.0, 2.0 / 21.0);
+    for (one, other) in [(15.0, 17.0), (11.0, 13.0), (7.0, 9.0), (3.0, 5.0)] {
+        odd = odd * w + 2.0 / one;
+        even = even * w + 2.0 / other;
     }
-    let r = series * z;
+    let r = z * (odd + z * even);
     let half = 0.5 * f * f;
     k * LN_2_HIGH - ((half - (s * (half + r) + k * LN_2_LOW)) - f)
 }
 
 /// eˣ; a result below the normal numbers is rounded twice.
 #[must_use]
+#[allow(clippy::many_single_char_names, reason = "the names of the formulas")]
 pub fn exp(x: f64) -> f64 {
     if x.is_nan() {
         return x;
@@ -94,11 +99,30 @@ pub fn exp(x: f64) -> f64 {
     fraction * power_of_two(first) * power_of_two(n - first)
 }
 
+/// The larger of two numbers, neither of them NaN: one instruction, where `f64::max` is six.
+#[inline]
+pub(super) fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+/// The smaller of two numbers, neither of them NaN.
+#[inline]
+pub(super) fn smaller(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+/// The number between -reach and reach that is nearest.
+#[inline]
+pub(super) fn clamp(value: f64, reach: f64) -> f64 {
+    smaller(larger(value, -reach), reach)
+}
+
 fn power_of_two(n: i64) -> f64 {
     f64::from_bits(((n + EXPONENT_BIAS) << FRACTION_BITS).cast_unsigned())
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the same bits are the claim")]
 mod tests {
     use proptest::prelude::*;
 
@@ -120,7 +144,7 @@ mod tests {
 
         #[test]
         fn ln_near_one(x in 0.7..1.5) {
-            prop_assert!(apart(ln(x), x.ln()) <= 1 || ln(x) == x.ln());
+            prop_assert!(apart(ln(x), x.ln()) <= 1, "{x}: {} is not {}", ln(x), x.ln());
         }
 
         #[test]
@@ -137,13 +161,12 @@ mod tests {
     #[test]
     fn the_ends_of_the_range() {
         assert!(ln(-1.0).is_nan() && ln(f64::NAN).is_nan() && exp(f64::NAN).is_nan());
-        assert_eq!(ln(0.0), f64::NEG_INFINITY);
-        assert_eq!(ln(f64::INFINITY), f64::INFINITY);
-        assert_eq!(ln(1.0), 0.0);
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(f64::INFINITY), f64::INFINITY);
-        assert_eq!(exp(f64::NEG_INFINITY), 0.0);
-        assert_eq!(exp(1000.0), f64::INFINITY);
+        let (ends, infinity) = ([0.0, 1.0, f64::INFINITY], f64::INFINITY);
+        assert_eq!(ends.map(ln), [-infinity, 0.0, infinity]);
+        assert_eq!(
+            [-infinity, 0.0, 1000.0, infinity].map(exp),
+            [0.0, 1.0, infinity, infinity]
+        );
         assert!(exp(709.782_7).is_finite());
         assert!((exp(1.0) - std::f64::consts::E).abs() < 5e-16);
     }

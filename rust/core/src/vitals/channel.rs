@@ -6,7 +6,7 @@
 //! (the predictive distribution of an exponential under Jeffreys' prior is a Pareto one). Two
 //! starts of the tail are used, because the outer one sees tails heavier than exponential.
 
-use super::arithmetic::{exp, ln};
+use super::arithmetic::{clamp, exp, larger, ln, smaller};
 use super::config::Config;
 use super::verdict::{Reasons, Source};
 use super::window::Window;
@@ -60,7 +60,7 @@ const MEMORY: f64 = 0.6;
 
 /// The scores of one step, where it has them; `run` is that of the last step.
 pub(super) fn scores(loss: Option<f64>, norm: Option<f64>, run: f64) -> [Option<f64>; CHANNELS] {
-    let clamped = |score: f64| score.max(-CLAMP).min(CLAMP);
+    let clamped = |score: f64| clamp(score, CLAMP);
     let joint = loss.zip(norm).map(|(l, n)| clamped(l) + clamped(n) + 0.0);
     let run = loss.map(|l| clamped(l) + MEMORY * run + 0.0);
     [loss, norm, joint, run]
@@ -106,20 +106,25 @@ impl Thresholds {
         }
         let middle = window.quantile(0.5);
         let up = window.quantile(0.84) - middle;
-        let trust = (count as f64 / 64.0).min(1.0);
-        let wide = (trust * up + (1.0 - trust) * up.max(unit)).max(0.6);
-        let threshold = 5.0 * wide + middle.max(0.0);
+        let trust = smaller(count as f64 / 64.0, 1.0);
+        let wide = larger(trust * up + (1.0 - trust) * larger(up, unit), 0.6);
+        let threshold = 5.0 * wide + larger(middle, 0.0);
         let (mean, end) = tail(window, INNER, &self.inner, 0.45 * up);
-        let threshold = threshold.max(end);
+        let threshold = larger(threshold, end);
         if count < OUTER.0 {
             return threshold;
         }
-        threshold.max(tail(window, OUTER, &self.outer, mean).1)
+        larger(threshold, tail(window, OUTER, &self.outer, mean).1)
     }
 }
 
 /// The mean exceedance of a tail, and where the tail ends.
-fn tail(window: &Window, (part, prior): (usize, f64), factors: &[f64], expected: f64) -> (f64, f64) {
+fn tail(
+    window: &Window,
+    (part, prior): (usize, f64),
+    factors: &[f64],
+    expected: f64,
+) -> (f64, f64) {
     let m = (window.len() / part).max(1);
     let (base, sum) = window.top(m);
     let count = m as f64;

@@ -50,10 +50,11 @@ impl Default for Config {
 }
 
 /// So many refused values in a row, and they are the new level.
-pub(super) const ADOPT: usize = 16;
+pub(super) const ADOPT: u32 = 16;
 /// The longest window: a step searches and moves it.
 const MAX_WINDOW: usize = 4096;
-const MAX_COUNT: u32 = 1 << 20;
+/// The longest count that may be asked for.
+pub(super) const MAX_COUNT: u32 = 1 << 20;
 
 impl Config {
     /// Refuses what no detector could work with.
@@ -62,29 +63,29 @@ impl Config {
     ///
     /// The first setting that is NaN or out of its range.
     pub fn check(&self) -> Result<(), VitalsError> {
-        within("budget", self.budget, 5.0..=100.0)?;
-        within("window", self.window, 64..=MAX_WINDOW)?;
+        within("budget", &self.budget, 5.0..=100.0)?;
+        within("window", &self.window, 64..=MAX_WINDOW)?;
         if !(self.heat > 0.0 && self.heat <= 1.0) {
-            return Err(refuse("heat", self.heat, "above 0 and at most 1"));
+            return Err(refuse("heat", &self.heat, "above 0 and at most 1"));
         }
-        within("sustained", self.sustained, 1..=ADOPT as u32 - 1)?;
-        within("refractory", self.refractory, 0..=MAX_COUNT)?;
+        within("sustained", &self.sustained, 1..=ADOPT - 1)?;
+        within("refractory", &self.refractory, 0..=MAX_COUNT)?;
         positive("update_ratio_watch", self.update_ratio_watch)?;
         if let Some(limit) = self.update_ratio_anomaly {
             positive("update_ratio_anomaly", limit)?;
         }
-        within("dead_steps", self.dead_steps, 1..=MAX_COUNT)?;
-        within("amp_skips", self.amp_skips, 1..=MAX_COUNT)?;
+        within("dead_steps", &self.dead_steps, 1..=MAX_COUNT)?;
+        within("amp_skips", &self.amp_skips, 1..=MAX_COUNT)?;
         positive("amp_floor", self.amp_floor)
     }
 }
 
 fn within<T: PartialOrd + ToString>(
     field: &'static str,
-    value: T,
+    value: &T,
     range: RangeInclusive<T>,
 ) -> Result<(), VitalsError> {
-    if range.contains(&value) {
+    if range.contains(value) {
         return Ok(());
     }
     let (low, high) = (range.start().to_string(), range.end().to_string());
@@ -95,11 +96,11 @@ fn positive(field: &'static str, value: f64) -> Result<(), VitalsError> {
     if value > 0.0 && value.is_finite() {
         Ok(())
     } else {
-        Err(refuse(field, value, "positive and finite"))
+        Err(refuse(field, &value, "positive and finite"))
     }
 }
 
-fn refuse<T: ToString>(field: &'static str, value: T, range: &str) -> VitalsError {
+fn refuse<T: ToString>(field: &'static str, value: &T, range: &str) -> VitalsError {
     VitalsError::Config {
         field,
         value: value.to_string(),

@@ -6,7 +6,7 @@
 //! from a fast level, in units of a scale that both a fast and a slow average of the distance must
 //! allow. The level follows by clamped steps, so that one value moves it little.
 
-use super::arithmetic::{exp, ln};
+use super::arithmetic::{clamp, exp, larger, ln, smaller};
 use super::error::VitalsError;
 use super::state::{SignalState, all_within, refuse};
 
@@ -91,7 +91,7 @@ impl Signal {
 
     /// The level in the units of the value, once there is one.
     pub(super) fn baseline(&self) -> Option<f64> {
-        let positive = || (exp(self.level) - self.offset()).max(0.0);
+        let positive = || larger(exp(self.level) - self.offset(), 0.0);
         (self.accepted > 0).then(|| if self.signed { self.level } else { positive() })
     }
 
@@ -108,7 +108,7 @@ impl Signal {
             if reference == 0.0 {
                 return None;
             }
-            ln((value + 0.05 * reference).max(f64::MIN_POSITIVE))
+            ln(larger(value + 0.05 * reference, f64::MIN_POSITIVE))
         };
         let residual = if self.accepted == 0 {
             0.0
@@ -117,7 +117,7 @@ impl Signal {
         };
         let scale = self.scale();
         // Adding zero turns a negative zero into a positive one.
-        let score = (residual / scale).max(-LARGEST_SCORE).min(LARGEST_SCORE) + 0.0;
+        let score = clamp(residual / scale, LARGEST_SCORE) + 0.0;
         Some(Reading {
             x,
             residual,
@@ -136,9 +136,9 @@ impl Signal {
         } else {
             (self.reference, self.reference / 1000.0)
         };
-        let recent = self.fast.max(self.slow);
+        let recent = larger(self.fast, self.slow);
         let mixed = weight * (prior * prior) + (1.0 - weight) * (recent * recent);
-        let scale = mixed.sqrt().max(floor);
+        let scale = larger(mixed.sqrt(), floor);
         // A signed signal that never moved: nothing is known about its scale.
         if scale > 0.0 { scale } else { f64::INFINITY }
     }
@@ -146,20 +146,17 @@ impl Signal {
     /// Takes in a value that was read by this signal as it is now.
     pub(super) fn accept(&mut self, value: f64, reading: &Reading) {
         let Reading {
-            x,
-            residual,
-            scale,
-            ..
+            x, residual, scale, ..
         } = *reading;
         let share = 1.0 / (self.accepted as f64 + 1.0);
-        let deviation = MEAN_TO_DEVIATION * residual.abs().min(3.0 * scale);
-        self.fast += share.max(0.02) * (deviation - self.fast);
-        self.slow += share.max(0.004) * (deviation - self.slow);
+        let deviation = MEAN_TO_DEVIATION * smaller(residual.abs(), 3.0 * scale);
+        self.fast += larger(share, 0.02) * (deviation - self.fast);
+        self.slow += larger(share, 0.004) * (deviation - self.slow);
         if self.accepted == 0 {
             self.level = x;
         } else {
-            let step = residual.max(-3.0 * scale).min(3.0 * scale);
-            self.level += share.max(0.06) * step;
+            let step = clamp(residual, 3.0 * scale);
+            self.level += larger(share, 0.06) * step;
         }
         self.accepted = self.accepted.saturating_add(1);
         if self.first.len() < FIRST && value != 0.0 {

@@ -3,6 +3,7 @@
 //! It compares a smoothed loss with the best one and with the start of the run; it knows neither
 //! the task nor a number of classes.
 
+use super::arithmetic::{larger, smaller};
 use super::error::VitalsError;
 use super::signal::LARGEST;
 use super::state::{SlowState, all_within, refuse};
@@ -36,7 +37,7 @@ impl SlowWatch {
         offset: Option<f64>,
         muted: bool,
     ) -> [Option<(Reasons, Evidence)>; 2] {
-        let rate = (1.0 / (self.seen as f64 + 1.0)).max(RATE);
+        let rate = larger(1.0 / (self.seen as f64 + 1.0), RATE);
         let deviation = if self.seen == 0 {
             0.0
         } else {
@@ -58,12 +59,13 @@ impl SlowWatch {
         let rise = self.mean - self.best;
         let progress = self.top - self.best;
         // The deviation of an exponential mean of independent losses, six times.
-        let noise = 6.0 * self.deviation.min(8.0 * self.best_deviation) * (RATE / 1.94).sqrt();
+        let noise = 6.0 * smaller(self.deviation, 8.0 * self.best_deviation) * (RATE / 1.94).sqrt();
         let offset_or = offset.unwrap_or(0.0);
         let tripled = self.mean + offset_or > 3.0 * (self.best + offset_or);
         let drawdown = offset.is_some() && tripled && rise > noise;
-        let lost = rise > 0.7 * progress && progress > (0.25 * self.top.abs()).max(2.0 * noise);
-        let collapse = lost && rise > noise;
+        let given_back =
+            rise > 0.7 * progress && progress > larger(0.25 * self.top.abs(), 2.0 * noise);
+        let collapse = given_back && rise > noise;
         let evidence = |source, scale: f64, z: f64, threshold: f64| Evidence {
             source,
             value: self.mean,
@@ -85,7 +87,10 @@ impl SlowWatch {
             }),
             begun[1].map(|progress| {
                 let z = rise / progress;
-                (Reasons::COLLAPSE, evidence(Source::Collapse, progress, z, 0.7))
+                (
+                    Reasons::COLLAPSE,
+                    evidence(Source::Collapse, progress, z, 0.7),
+                )
             }),
         ]
     }

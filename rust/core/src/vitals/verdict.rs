@@ -191,6 +191,21 @@ pub struct Evidence {
     pub count: u64,
 }
 
+impl Evidence {
+    /// A value alone, without a level or a scale.
+    pub(super) const fn bare(source: Source, value: f64, count: u64) -> Self {
+        Self {
+            source,
+            value,
+            baseline: None,
+            scale: None,
+            threshold: None,
+            z: None,
+            count,
+        }
+    }
+}
+
 /// What a detector says about one step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {

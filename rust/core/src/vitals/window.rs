@@ -1,6 +1,6 @@
 //! The last scores of a channel, both in order of time and sorted.
 //!
-//! A push is two binary searches and one move of the part between them. A quantile is an
+//! A push is two searches and one move of the part between them. A quantile is an
 //! interpolation. The sum of the largest m is added up anew each time, in eight lanes, so that it
 //! depends on the scores alone and not on how the window came to hold them; it is the same after a
 //! state is saved and restored.
@@ -51,15 +51,18 @@ impl Window {
     }
 
     pub(super) fn push(&mut self, score: f64) {
-        let to = self.sorted.partition_point(|&other| other < score);
         if self.ring.len() < self.limit {
+            let [to, _] = ranks(&self.sorted, [score, score]);
             self.ring.push(score);
             self.sorted.insert(to, score);
             return;
         }
         let leaving = std::mem::replace(&mut self.ring[self.oldest], score);
-        self.oldest = (self.oldest + 1) % self.limit;
-        let from = self.sorted.partition_point(|&other| other < leaving);
+        self.oldest += 1;
+        if self.oldest == self.limit {
+            self.oldest = 0;
+        }
+        let [from, to] = ranks(&self.sorted, [leaving, score]);
         if to > from {
             self.sorted.copy_within(from + 1..to, from);
             self.sorted[to - 1] = score;
@@ -73,16 +76,15 @@ impl Window {
     pub(super) fn quantile(&self, q: f64) -> f64 {
         let last = self.sorted.len() - 1;
         let position = q * last as f64;
-        let whole = position.floor();
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a position in the window"
+            reason = "a position in the window; the fraction is what is cut off"
         )]
-        let below = whole as usize;
+        let below = position as usize;
         let low = self.sorted[below];
         let high = self.sorted[(below + 1).min(last)];
-        low + (position - whole) * (high - low)
+        low + (position - below as f64) * (high - low)
     }
 
     /// The largest score that is not one of the top `m`, and the sum of the top `m`.
@@ -107,7 +109,36 @@ impl Window {
     }
 }
 
+/// How many of the sorted scores are smaller than each of two.
+///
+/// Each round compares with seven scores, all at once as far as the processor is concerned, and
+/// keeps an eighth: a third as many rounds as in a binary search. The two searches go side by
+/// side. Where an eighth is not whole, the part that is kept is the last one, and overlaps.
+fn ranks(sorted: &[f64], scores: [f64; 2]) -> [usize; 2] {
+    let mut starts = [0; 2];
+    let mut length = sorted.len();
+    while length > 8 {
+        let part = length / 8;
+        // Of the seven marks, so many are smaller; what is left behind the last is longer.
+        let rest = length - 7 * part;
+        for (start, score) in starts.iter_mut().zip(scores) {
+            let here = &sorted[*start..*start + length];
+            let below: usize = (1..8)
+                .map(|i| usize::from(here[i * part - 1] < score))
+                .sum();
+            *start += below * part;
+        }
+        length = rest;
+    }
+    let count = |start: usize, score: f64| {
+        let here = &sorted[start..start + length];
+        start + here.iter().filter(|&&other| other < score).count()
+    };
+    [count(starts[0], scores[0]), count(starts[1], scores[1])]
+}
+
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the same bits are the claim")]
 mod tests {
     use proptest::prelude::*;
 

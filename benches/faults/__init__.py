@@ -1,0 +1,1 @@
+"""Faults in small real trainings, and what a detector makes of them. Run as `python -m benches.faults`."""

@@ -1,0 +1,84 @@
+"""Batches as they are: tensors in tuples, lists, dictionaries and dataclasses, to any depth."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import UserDict
+from enum import Enum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from flyball.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+B = TypeVar("B")
+
+# What nobody can change in place.
+_FIXED = (
+    *(type(None), bool, int, float, complex, str, bytes, range, slice, type, Enum, PurePath),
+    *(np.generic, np.dtype, torch.Size, torch.dtype, torch.device),
+)
+
+
+class Held(Generic[B]):
+    """A batch held for later: its tensors by reference, its containers anew.
+
+    The containers are copied because a loop may take them apart, as ``labels = batch.pop("labels")`` does.
+
+    Args:
+        batch: The batch as it was handed out, before anybody changed it.
+
+    Raises:
+        InputError: It holds something in which a change would not be seen; the message names it.
+    """
+
+    def __init__(self, batch: B) -> None:
+        self._tensors: list[tuple[torch.Tensor, int]] = []
+        self._batch = self._copied(batch, watch=True)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no tensor was changed in place since."""
+        return all(tensor._version == version for tensor, version in self._tensors)  # noqa: SLF001 -- torch's only word on it
+
+    def fresh(self) -> B:
+        """Return the batch again, in containers of its own."""
+        batch: B = self._copied(self._batch, watch=False)
+        return batch
+
+    def _copied(self, value: Any, *, watch: bool) -> Any:  # noqa: ANN401 -- a batch is anything
+        if isinstance(value, torch.Tensor):
+            if watch:
+                if value.is_inference():
+                    raise InputError("an inference tensor does not count its changes")
+                self._tensors.append((value, value._version))  # noqa: SLF001 -- as above
+            return value
+        if isinstance(value, _FIXED):
+            return value
+        return _rebuilt(value, lambda part: self._copied(part, watch=watch))
+
+
+def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- as above
+    """Return a container like this one, with every part passed through `part`."""
+    if isinstance(value, tuple) and hasattr(value, "_make"):
+        return value._make(map(part, value))
+    if type(value) in {tuple, list}:
+        return type(value)(map(part, value))
+    if isinstance(value, dict | UserDict):
+        mapping = copy.copy(value)
+        for key, content in value.items():
+            mapping[key] = part(content)
+        return mapping
+    if dataclasses.is_dataclass(value):
+        whole = copy.copy(value)
+        for field in dataclasses.fields(value):
+            # A frozen dataclass is written the way its own `__init__` writes it.
+            object.__setattr__(whole, field.name, part(getattr(value, field.name)))
+        return whole
+    raise InputError(f"a change inside a `{type(value).__name__}` would not be seen")

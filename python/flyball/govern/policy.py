@@ -1,0 +1,58 @@
+"""How sensitive the detector is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from flyball.config import Config, Range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Count = Annotated[int, Range(low=1, high=1 << 20)]
+Positive = Annotated[float, Range(above=0.0)]
+
+
+@dataclass(frozen=True)
+class Policy(Config):
+    """What a detector may be told; the defaults are the measured ones.
+
+    Args:
+        budget: -ln of the nominal false-alarm probability per channel and step, the one real
+            knob: 10 finds more and refuses about one clean step in 5,000, 13 a tenth of that.
+        window: How many accepted scores a threshold is learnt from.
+        heat: The factor on every threshold for 16 steps after a strong anomaly; 1 is none.
+        sustained: How many refusals in a row are a PANIC.
+        refractory: For so many accepted steps after a rollback, a PANIC takes 16 refusals in a
+            row, and the slow watch is silent.
+        update_ratio_watch: A parameter group whose relative update is above this is a WATCH.
+        update_ratio_anomaly: One above this is an ANOMALY. None by default: where parameters are
+            born near zero, or the rate is high, healthy updates are larger than any fixed limit.
+        dead_steps: After so many updates of exactly zero a parameter group is called dead.
+        amp_skips: How many steps in a row a gradient scaler may skip.
+        amp_floor: A scale of the gradient scaler below this is a PANIC.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    budget: Annotated[float, Range(low=5.0, high=100.0)] = 13.0
+    window: Annotated[int, Range(low=64, high=4096)] = 512
+    heat: Annotated[float, Range(above=0.0, high=1.0)] = 0.7
+    sustained: Annotated[int, Range(low=1, high=15)] = 5
+    refractory: Annotated[int, Range(low=0, high=1 << 20)] = 16
+    update_ratio_watch: Positive = 1e-2
+    update_ratio_anomaly: Positive | None = None
+    dead_steps: Count = 16
+    amp_skips: Count = 8
+    amp_floor: Positive = 1.0
+
+    def conflicts(self) -> Iterable[str]:
+        """An anomaly below the watch would hide it."""
+        anomaly = self.update_ratio_anomaly
+        if anomaly is not None and anomaly < self.update_ratio_watch:
+            yield (
+                f"`update_ratio_anomaly` is {anomaly!r}, below `update_ratio_watch`, which is "
+                f"{self.update_ratio_watch!r}: raise one or lower the other"
+            )

@@ -1,0 +1,98 @@
+"""The batches that are kept because they were healthy, to be asked again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from flyball.govern.nested import Held
+    from flyball.govern.position import Position
+
+B = TypeVar("B")
+
+_ANCHORS = 4
+_UPDATES_PER_ANCHOR = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Kept(Generic[B]):
+    """One step's batches, and what was known when they were applied.
+
+    Args:
+        number: The how-manieth keep this was, from 1.
+        position: Where the first of the batches stood.
+        batches: The batches of the step: one, or as many as were accumulated.
+        info: What the keeper wanted to remember, such as the loss then.
+    """
+
+    number: int
+    position: Position
+    batches: tuple[Held[B], ...]
+    info: object
+
+    @property
+    def whole(self) -> bool:
+        """Whether no tensor of it was changed in place since."""
+        return all(batch.whole for batch in self.batches)
+
+
+@dataclass(frozen=True, eq=False)
+class Shelf(Generic[B]):
+    """The kept steps, newest first: a value, so a snapshot holds its own and a rollback brings it back.
+
+    Held are the last `near`, then every fourth up to the age `far`, and four anchors: every 32 updates the oldest
+    entry moves there.
+
+    Args:
+        near: How many of the last steps are held, without a gap; 0 holds none.
+        far: The age up to which every fourth is held.
+        entries: The held steps, newest first.
+        anchors: The anchors, newest first.
+        count: How many steps were ever kept.
+        era: How many times 32 updates had passed when the last one was.
+    """
+
+    near: int = 8
+    far: int = 32
+    entries: tuple[Kept[B], ...] = field(default=(), repr=False)
+    anchors: tuple[Kept[B], ...] = field(default=(), repr=False)
+    count: int = 0
+    era: int = 0
+
+    def put(self, batches: tuple[Held[B], ...], position: Position, info: object, updates: int | None) -> Shelf[B]:
+        """Return the shelf with one more step on it."""
+        number = self.count + 1
+        kept = (Kept(number, position, batches, info), *self.entries)
+        entries = tuple(entry for entry in kept if self._holds(entry.number, number - entry.number + 1))
+        era = (number if updates is None else updates) // _UPDATES_PER_ANCHOR
+        anchors = self.anchors
+        if era > self.era and len(kept) > 1:
+            anchors = (kept[-1], *anchors)[:_ANCHORS]
+            entries = tuple(entry for entry in entries if entry is not kept[-1])
+        return replace(self, entries=entries, anchors=anchors, count=number, era=max(era, self.era))
+
+    def cleared(self) -> Shelf[B]:
+        """Return the empty shelf, for when the loss has a new meaning."""
+        return replace(self, entries=(), anchors=(), count=0, era=0)
+
+    def at(self, age: int, *, anchor: bool = False) -> Kept[B] | None:
+        """Return the step of an age, 1 for the newest; None if it is not held or was changed in place.
+
+        Args:
+            age: Counts kept steps; among the anchors, anchors.
+            anchor: Look among the anchors.
+        """
+        if anchor:
+            found = self.anchors[age - 1 : age] if age > 0 else ()
+        else:
+            found = tuple(entry for entry in self.entries if self.count - entry.number + 1 == age)
+        return found[0] if found and found[0].whole else None
+
+    @property
+    def ages(self) -> tuple[int, ...]:
+        """The ages that can be served, the newest first."""
+        return tuple(self.count - entry.number + 1 for entry in self.entries if entry.whole)
+
+    def _holds(self, number: int, age: int) -> bool:
+        return age <= self.near or (number % 4 == 0 and age <= self.far and self.near > 0)
