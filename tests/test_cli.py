@@ -84,13 +84,14 @@ def test_a_failure_is_code_1_and_one_line_and_the_traceback_is_for_the_asking(
     assert "RunExistsError" in told.stderr
 
 
-def test_a_diverged_run_says_so_with_code_1_and_in_its_journal(tmp_path: Path) -> None:
-    done = flyball(*QUICK, "training.learning_rate=1e30", "training.epochs=3", "--run", "r", cwd=tmp_path)
+def test_a_run_that_cannot_be_saved_by_its_governor_says_so_with_code_1_and_in_its_journal(tmp_path: Path) -> None:
+    settings = ("training.learning_rate=1e30", "training.epochs=20", "training.batch_size=256")
+    done = flyball("demo", *settings, "--run", "r", cwd=tmp_path)
     assert done.returncode == 1
-    assert re.fullmatch(r"error: `loss` is (nan|inf) at step \d+: lower `training.learning_rate`.*\n", done.stderr)
+    assert re.fullmatch(r"error: 3 rollbacks within 1000 steps did not help, .*\n", done.stderr)
     last = [record.event for record in events.read(tmp_path / "r" / "events.jsonl")][-1]
     assert isinstance(last, events.RunFailed)
-    assert last.error == "TrainingDiverged"
+    assert last.error == "GovernorExhausted"
 
 
 def test_settings_are_printed_as_a_file_that_can_be_given_back(tmp_path: Path) -> None:
@@ -203,12 +204,12 @@ def test_a_terminated_run_says_so_in_its_journal(tmp_path: Path) -> None:
     assert last.error == "SystemExit"
 
 
-def test_a_disk_that_fills_up_while_the_run_is_saved_is_a_run_that_failed(tmp_path: Path) -> None:
-    (tmp_path / "r").mkdir()
-    (tmp_path / "r" / "training.png").mkdir()  # what cannot be written, here for another reason
+def test_a_run_whose_weights_cannot_be_saved_has_failed(tmp_path: Path) -> None:
+    # What cannot be written, here because a folder stands in its place.
+    (tmp_path / "r" / "checkpoints" / "final.safetensors").mkdir(parents=True)
     done = flyball(*QUICK, "--run", "r", cwd=tmp_path)
     assert done.returncode == 1
-    assert re.fullmatch(r"error: `r/training.png` cannot be written \(Is a directory\): .*\n", done.stderr)
+    assert re.fullmatch(r"error: `r/\S+safetensors` cannot be written \(Is a directory\): .*\n", done.stderr)
     assert "completed" not in done.stdout
     last = [record.event for record in events.read(tmp_path / "r" / "events.jsonl")][-1]
     assert isinstance(last, events.RunFailed)

@@ -15,8 +15,12 @@ from safetensors.torch import load_file
 from flyball import demo, events
 from flyball.config import load
 from flyball.data import digits
+from flyball.demo import loop
+from flyball.demo.faults import Faults
 from flyball.errors import RunExistsError
 from flyball.events import Event
+from flyball.govern.records import RolledBack, VerdictGiven
+from flyball.measure import ClassificationResult
 from support.recording import record_reads
 
 QUICK = demo.DemoConfig(training=demo.Training(epochs=1, batch_size=256))
@@ -31,52 +35,83 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> demo.Outcome:
     return demo.run(demo.DemoConfig(device="cpu"), tmp_path_factory.mktemp("runs") / "demo", ignore)
 
 
-def test_the_demo_reaches_97_percent_on_images_it_has_not_seen(outcome: demo.Outcome) -> None:
-    assert outcome.result.samples == 359
-    assert outcome.result.accuracy.value >= 0.97
-    assert outcome.result.accuracy.low > outcome.result.majority_rate
-    assert outcome.result.nll.high < outcome.result.prior_entropy
+def governed(outcome: demo.Outcome) -> ClassificationResult:
+    assert outcome.governed is not None
+    return outcome.governed
 
 
-def test_the_run_folder_holds_the_whole_run(outcome: demo.Outcome) -> None:
-    found = sorted(str(path.relative_to(outcome.folder)) for path in outcome.folder.rglob("*"))
-    assert found == [
-        "checkpoints",
-        "checkpoints/final.safetensors",
-        "config.toml",
-        "events.jsonl",
-        "training.png",
-    ]
+def told(folder: Path) -> list[Event | events.UnknownEvent]:
+    return [record.event for record in events.read(folder / "events.jsonl")]
+
+
+def test_the_governed_run_reaches_97_percent_on_images_it_has_not_seen(outcome: demo.Outcome) -> None:
+    result = governed(outcome)
+    assert result.samples == 359
+    assert result.accuracy.value >= 0.97
+    assert result.accuracy.low > result.majority_rate
+    assert result.nll.high < result.prior_entropy
+
+
+def test_the_ungoverned_run_on_the_same_stream_does_not_live(outcome: demo.Outcome) -> None:
+    assert outcome.ungoverned is None
+
+
+def test_every_bad_batch_is_left_out_and_the_damage_is_undone_once(outcome: demo.Outcome) -> None:
+    steps = 17 * demo.DemoConfig().training.epochs
+    faults = Faults(steps)
+    spoken = [event for event in told(outcome.folder) if isinstance(event, VerdictGiven)]
+    left_out = {event.step for event in spoken if event.action == "skip" and "data" in event.reasons}
+    assert left_out == faults.mislabelled | {faults.poisoned}
+    (rollback,) = (event for event in told(outcome.folder) if isinstance(event, RolledBack))
+    assert 0 < rollback.step - faults.zeroed <= 6
+    assert (outcome.left_out, outcome.rollbacks) == (11, 1)
+    assert outcome.steps_lost == rollback.step - rollback.back_to
+
+
+def test_without_faults_the_governor_changes_nothing(tmp_path: Path) -> None:
+    config = replace(QUICK, faults=False, device="cpu")
+    outcome = demo.run(config, tmp_path / "run", ignore)
+    one, other = (
+        load_file(folder / "checkpoints" / "final.safetensors")
+        for folder in (outcome.folder, outcome.folder / "ungoverned")
+    )
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert (outcome.left_out, outcome.rollbacks, outcome.steps_lost) == (0, 0, 0)
+
+
+def test_the_run_folder_holds_both_runs_whole(outcome: demo.Outcome) -> None:
+    found = sorted(str(path.relative_to(outcome.folder)) for path in outcome.folder.rglob("*") if path.is_file())
+    run = ["checkpoints/final.safetensors", "config.toml", "events.jsonl"]
+    assert found == sorted([*run, "training.png", *(f"ungoverned/{name}" for name in run)])
     assert load(demo.DemoConfig, outcome.folder / "config.toml") == demo.DemoConfig(device="cpu")
 
 
 def test_the_journal_tells_the_run_from_start_to_end(outcome: demo.Outcome) -> None:
-    told = [record.event for record in events.read(outcome.folder / "events.jsonl")]
+    story = told(outcome.folder)
     epochs = demo.DemoConfig().training.epochs
-    assert isinstance(told[0], events.RunStarted)
-    assert told[0].versions["torch"] == torch.__version__
-    assert [event.step for event in told if isinstance(event, events.StepSample)] == list(range(1, 17 * epochs + 1))
-    assert sum(isinstance(event, events.EpochFinished) for event in told) == epochs
-    (evaluated,) = (event for event in told if isinstance(event, events.Evaluated))
+    assert isinstance(story[0], events.RunStarted)
+    assert story[0].versions["torch"] == torch.__version__
+    assert [event.step for event in story if isinstance(event, events.StepSample)] == list(range(17 * epochs))
+    assert sum(isinstance(event, events.EpochFinished) for event in story) == epochs
+    (evaluated,) = (event for event in story if isinstance(event, events.Evaluated))
     accuracy = evaluated.measurements["accuracy"]
     assert isinstance(accuracy, events.Estimate)
-    assert accuracy.value == outcome.result.accuracy.value
-    assert isinstance(told[-1], events.RunFinished)
+    assert accuracy.value == governed(outcome).accuracy.value
+    assert isinstance(story[-1], events.RunFinished)
 
 
-def test_the_weights_that_are_kept_are_the_weights_that_were_measured(
-    outcome: demo.Outcome,
-) -> None:
-    model = demo.build_model(seed=1)
+def test_the_weights_that_are_kept_are_the_weights_that_were_measured(outcome: demo.Outcome) -> None:
+    model = loop.build_model(seed=1)
     model.load_state_dict(load_file(outcome.folder / "checkpoints" / "final.safetensors"))
-    again = demo.evaluate(model, digits().test, torch.device("cpu"))
-    assert (again.confusion == outcome.result.confusion).all()
-    assert again.nll == outcome.result.nll
+    again = loop.evaluate(model, digits().test, torch.device("cpu"))
+    assert again is not None
+    assert (again.confusion == governed(outcome).confusion).all()
+    assert again.nll == governed(outcome).nll
 
 
 def test_a_run_is_a_function_of_its_seed_and_draws_from_no_global_generator(tmp_path: Path) -> None:
     def run(name: str, seed: int) -> tuple[np.ndarray, float]:
-        result = demo.run(replace(QUICK, seed=seed, device="cpu"), tmp_path / name, ignore).result
+        result = governed(demo.run(replace(QUICK, seed=seed, device="cpu"), tmp_path / name, ignore))
         return result.confusion, result.nll.value
 
     torch.manual_seed(7)
@@ -120,7 +155,7 @@ def test_a_full_disk_under_the_journal_is_loud_and_training_goes_on(
     monkeypatch.setattr(os, "write", write)
     monkeypatch.setattr(events.Journal.close, "__defaults__", (0.2,))
     outcome = demo.run(QUICK, tmp_path / "run", ignore)
-    assert outcome.result.samples == 359
+    assert governed(outcome).samples == 359
     assert "cannot be written" in caplog.text
     assert "events are lost" in caplog.text
     reader = events.read(tmp_path / "run" / "events.jsonl")

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from flyball.govern import Policy as Policy
     from flyball.govern import Verdict as Verdict
     from flyball.govern import Vitals as Vitals
+    from flyball.govern.governor import Governor as Governor
 
 __all__ = [
     "ConfigError",
     "FlyballError",
+    "Governor",
     "Journal",
     "Policy",
     "Verdict",
@@ -42,6 +44,7 @@ __all__ = [
 _HOMES = {
     "ConfigError": "flyball.errors",
     "FlyballError": "flyball.errors",
+    "Governor": "flyball.govern.governor",
     "Journal": "flyball.events",
     "Policy": "flyball.govern",
     "Verdict": "flyball.govern",

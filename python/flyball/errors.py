@@ -58,8 +58,8 @@ class RunExistsError(RunFolderError, FileExistsError):
     """A run folder already holds a run, which is never overwritten."""
 
 
-class TrainingDiverged(FlyballError, ArithmeticError):
-    """Training reached a loss that is not a number, and stopped before it reached the weights."""
+class GovernorExhausted(FlyballError, RuntimeError):
+    """The governor has done what its budget allows, and the run still fails; the message lists what happened."""
 
 
 class SnapshotError(FlyballError, RuntimeError):

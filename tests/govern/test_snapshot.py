@@ -443,7 +443,7 @@ def test_property_21_a_component_that_cannot_be_read_back_does_not_hide_that_the
         stubborn.value = value["value"]
         stubborn.state_dict = unreadable  # type: ignore[method-assign,assignment]
 
-    stubborn.load_state_dict = load  # type: ignore[method-assign]
+    stubborn.load_state_dict = load  # type: ignore[method-assign,assignment]
     assert run.ring.restore(info.id).differs == ("stubborn",)
     assert run.picture() == before
     with pytest.raises(RuntimeError, match="gone"):

@@ -81,15 +81,16 @@ class Diagnosis:
             wanted = [max(ages)]
         return wanted[len(self.scores)] if len(self.scores) < len(wanted) else None
 
-    def answer(self, score: float, *, last: bool) -> Finding:
+    def answer(self, score: float, ages: tuple[int, ...]) -> Finding:
         """Take the score of one more batch.
 
         Args:
             score: What `Reference.score` gave.
-            last: Whether no further batch can be asked.
+            ages: The ages that can be served.
         """
         self.scores.append(score)
         count = len(self.scores)
+        last = self.age(ages) is None
         mean = math.fsum(self.scores) / count
         if count <= len(_LIMITS) and not last:
             damaged, sound = _LIMITS[count - 1]

@@ -169,7 +169,7 @@ def _keeps_its_state(part: object) -> bool:
     return isinstance(part, Sampler) and hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
 
 
-def _state_of(value: object) -> Any:  # noqa: ANN401 -- plain data of several shapes
+def _state_of(value: object) -> Any:
     match value:
         case torch.Generator():
             return base64.b64encode(value.get_state().numpy().tobytes()).decode()
@@ -183,7 +183,7 @@ def _state_of(value: object) -> Any:  # noqa: ANN401 -- plain data of several sh
             return None
 
 
-def _set_state(value: object, state: Any) -> None:  # noqa: ANN401 -- as above
+def _set_state(value: object, state: Any) -> None:
     match value:
         case torch.Generator():
             value.set_state(_to_torch(state))
@@ -213,7 +213,7 @@ def _to_python(state: list[Any]) -> tuple[Any, ...]:
     return state[0], tuple(state[1]), state[2]
 
 
-def _of_numpy(state: Any) -> Any:  # noqa: ANN401 -- the states of NumPy are nested dictionaries with arrays at the leaves
+def _of_numpy(state: Any) -> Any:
     if isinstance(state, dict):
         return {key: _of_numpy(value) for key, value in state.items()}
     return state.tolist() if isinstance(state, np.ndarray | np.generic) else state

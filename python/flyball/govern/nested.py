@@ -52,7 +52,7 @@ class Held(Generic[B]):
         batch: B = self._copied(self._batch, watch=False)
         return batch
 
-    def _copied(self, value: Any, *, watch: bool) -> Any:  # noqa: ANN401 -- a batch is anything
+    def _copied(self, value: Any, *, watch: bool) -> Any:
         if isinstance(value, torch.Tensor):
             if watch:
                 if value.is_inference():
@@ -64,7 +64,7 @@ class Held(Generic[B]):
         return _rebuilt(value, lambda part: self._copied(part, watch=watch))
 
 
-def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:  # noqa: ANN401 -- as above
+def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:
     """Return a container like this one, with every part passed through `part`."""
     if isinstance(value, tuple) and hasattr(value, "_make"):
         return value._make(map(part, value))

@@ -1,9 +1,9 @@
-"""How sensitive the detector is."""
+"""How sensitive the detector is, how often a state is kept, and what is done when a run goes wrong."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from flyball.config import Config, Range
 
@@ -16,7 +16,7 @@ Positive = Annotated[float, Range(above=0.0)]
 
 @dataclass(frozen=True)
 class Policy(Config):
-    """What a detector may be told; the defaults are the measured ones.
+    """What a governor may be told; the defaults are the measured ones.
 
     Args:
         budget: -ln of the nominal false-alarm probability per channel and step, the one real
@@ -32,6 +32,17 @@ class Policy(Config):
         dead_steps: After so many updates of exactly zero a parameter group is called dead.
         amp_skips: How many steps in a row a gradient scaler may skip.
         amp_floor: A scale of the gradient scaler below this is a PANIC.
+        snapshot_every: Updates between two snapshots.
+        probation: How many healthy updates a snapshot waits before it counts as known good.
+        snapshots: How many known-good snapshots are kept; older ones lie further apart.
+        memory_cap: The most bytes that all snapshots together may take.
+        diagnosis: Whether, in doubt, kept batches are served again to tell bad data from a damaged state.
+        recovery: Where the data go on after a rollback. ``skip``: where they stood, so that what led to it is never
+            served again. ``replay``: at the snapshot's position and with its random state, to see it happen again.
+        max_rollbacks: How many rollbacks there may be within `rollback_window` steps; the next one stops the run.
+        rollback_window: So many steps.
+        lr_backoff: From the second rollback within the window on, the learning rate is multiplied with this, once more
+            each time, and rises back over a hundred steps.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -47,6 +58,15 @@ class Policy(Config):
     dead_steps: Count = 16
     amp_skips: Count = 8
     amp_floor: Positive = 1.0
+    snapshot_every: Count = 100
+    probation: Count = 4
+    snapshots: Annotated[int, Range(low=1, high=64)] = 3
+    memory_cap: Annotated[int, Range(low=1)] | None = None
+    diagnosis: bool = True
+    recovery: Literal["skip", "replay"] = "skip"
+    max_rollbacks: Count = 3
+    rollback_window: Count = 1000
+    lr_backoff: Annotated[float, Range(above=0.0, high=1.0)] = 0.5
 
     def conflicts(self) -> Iterable[str]:
         """An anomaly below the watch would hide it."""

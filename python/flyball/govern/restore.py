@@ -246,8 +246,8 @@ def _put_back(
         ) from error
     if damaged:
         raise RollbackFailed(
-            f"{_listed(damaged)} was not what had been verified of snapshot {kept.id} when it was copied: something else "
-            "writes to its memory; stop that, then restore an older one",
+            f"{_listed(damaged)} was not what had been verified of snapshot {kept.id} when it was copied: something "
+            "else writes to its memory; stop that, then restore an older one",
             not_restored=tuple(plans),
         )
 

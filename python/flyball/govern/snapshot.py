@@ -10,7 +10,7 @@ are allocated when first needed and used again: there are `slots` + `candidates`
 
 Which ones stay. Promoted snapshots are numbered 1, 2, 3, …. When there is one too many, those are kept that are the
 newest; the newest before it whose number is a multiple of 2; the newest before that whose number is a multiple of 4;
-and so on. With three slots, the oldest is between three and seven promotions old, once there were that many.
+and so on. With three slots, the oldest is between two and seven promotions old, once there were that many.
 """
 
 from __future__ import annotations

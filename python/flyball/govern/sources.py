@@ -129,10 +129,10 @@ class Source(ABC, Generic[B]):
         self._owned.restore_generators(between["generators"])
         self._owned.restore_scalars(between["scalars"])
 
-    def state(self, reading: Reading[B] | None) -> Any:  # noqa: ANN401 -- whatever the loader says
+    def state(self, reading: Reading[B] | None) -> Any:
         """Return the state that the loader keeps by itself, None if it keeps none."""
 
-    def load(self, state: Any) -> None:  # noqa: ANN401 -- as above
+    def load(self, state: Any) -> None:
         """Give the loader the state that it kept between two epochs."""
 
 
@@ -260,7 +260,7 @@ class StatefulSource(Source[B]):
 
     stateful = True
 
-    def __init__(self, loader: Any) -> None:  # noqa: ANN401 -- recognised by its methods
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
         super().__init__(Owned(_roots(loader)))
         self._begun = False
@@ -301,18 +301,18 @@ class StatefulSource(Source[B]):
             reading.skip_to(batch)
         return reading
 
-    def state(self, reading: Reading[B] | None) -> Any:  # noqa: ANN401 -- as above
+    def state(self, reading: Reading[B] | None) -> Any:
         """Return what the loader says of itself."""
         if reading is not None:
             return self._note(reading)
         # A loader that was never iterated would start its iterator, and draw, to answer.
         return copy.deepcopy(self._loader.state_dict()) if self._begun else None
 
-    def load(self, state: Any) -> None:  # noqa: ANN401 -- as above
+    def load(self, state: Any) -> None:
         """Give the loader its state back."""
         self._loader.load_state_dict(copy.deepcopy(state))
 
-    def _note(self, reading: Reading[B]) -> Any:  # noqa: ANN401 -- whatever the loader says
+    def _note(self, reading: Reading[B]) -> Any:
         states = reading.opening.states
         states[reading.batch] = copy.deepcopy(self._loader.state_dict())
         for taken in sorted(states)[1:-_STATES_KEPT]:

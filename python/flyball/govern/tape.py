@@ -233,7 +233,7 @@ class Tape(Generic[T]):
             raise TypeError(f"a `{type(self._source).__name__}` has no length")
         return len(self._source)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- loaders of other libraries look into their sampler
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_source":
             raise AttributeError(name)
         return getattr(self._source, name)

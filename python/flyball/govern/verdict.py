@@ -143,7 +143,7 @@ class Verdict(NamedTuple):
         stream = "" if self.stream == "train" else f" of {self.stream}"
         head = f"step {self.step}{stream}: {self.level.name}"
         said = [_SAID[code] for code in self.reasons if code in _SAID]
-        if "expected" in self.reasons and self.note:
+        if self.note:
             said.append(self.note)
         said += [str(evidence) for evidence in self.evidence]
         if not said:

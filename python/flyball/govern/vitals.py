@@ -137,6 +137,41 @@ class Vitals:
             if stream is None or name == stream:
                 detector.rebaseline()
 
+    def loss_reference(self, *, stream: str = "train") -> tuple[float | None, float] | None:
+        """Return how a loss of this moment is compared with a later one; None before there is a level.
+
+        The first number is added to a loss before its logarithm is taken; it is None where losses may be negative, and
+        are compared as they are. The second is the usual deviation from step to step in that coordinate.
+        """
+        detector = self._streams.get(stream)
+        return None if detector is None else detector.loss_reference()
+
+    def held(self, *, stream: str = "train") -> int:
+        """Return how many of the last refusals in a row had finite values."""
+        detector = self._streams.get(stream)
+        return 0 if detector is None else detector.held()
+
+    def found_sound(self, *, slow: bool = False, stream: str = "train") -> None:
+        """Say that the state was looked into after a refusal, and is sound: what was refused were bad data.
+
+        A row of bad data is then no PANIC; thresholds stay low for a while.
+
+        Args:
+            slow: It was looked into for a drawdown or a collapse, which start anew.
+            stream: The stream that was refused.
+        """
+        detector = self._streams.get(stream) or self._stream(stream)
+        if slow:
+            detector.watch_anew()
+        else:
+            detector.found_sound()
+
+    def adopt_held(self, *, stream: str = "train") -> None:
+        """Take the last refused values, at most sixteen, as the new level: the data have changed for good."""
+        detector = self._streams.get(stream)
+        if detector is not None:
+            detector.adopt_held()
+
     def rolled_back(self) -> None:
         """Say that the run was rolled back; load the `state_dict` of the snapshot first.
 

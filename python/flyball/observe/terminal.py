@@ -11,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from flyball.events import EpochFinished, Estimate, Evaluated, RunFinished, RunStarted
+from flyball.govern.records import RolledBack, VerdictGiven
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     from flyball.events import Event
 
 
@@ -39,12 +42,27 @@ class Terminal:
                 trained = "nothing trained" if event.train_loss is None else f"loss {event.train_loss:.4f}"
                 measured = "  ".join(f"{name} {value:.4f}" for name, value in event.validation.items())
                 self.line(f"epoch {event.epoch:3d}  {trained}  {measured}")
+            case VerdictGiven() if "asking" not in event.reasons:
+                self._print(event.text, markup=False, no_wrap=True, overflow="ellipsis", soft_wrap=False)
+            case RolledBack():
+                self.line(f"step {event.step}: rolled back to step {event.back_to}")
+            case Evaluated() if not event.measurements:
+                self.line(f"{event.split} split: nothing to measure, what the model says is not a number")
             case Evaluated():
-                self._print(_table(event), soft_wrap=False)
+                self.table(f"{event.split} split", ("measure", "value", "95 % interval"), _measured(event))
             case RunFinished():
                 self.line(f"{event.reason} in {event.seconds:.1f} s", style="bold")
             case _:
                 pass
+
+    def table(self, title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print a table whose first column is words and whose others are numbers."""
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+        for number, name in enumerate(head):
+            table.add_column(name, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        self._print(table, soft_wrap=False)
 
     def _print(self, thing: str | Table, **how: Any) -> None:
         try:
@@ -64,14 +82,9 @@ class _LastingConsole(Console):
         os.close(nowhere)
 
 
-def _table(event: Evaluated) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=f"{event.split} split", title_justify="left", title_style="bold")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
+def _measured(event: Evaluated) -> Iterator[tuple[str, str, str]]:
     for name, measured in event.measurements.items():
         if isinstance(measured, Estimate):
-            table.add_row(name, f"{measured.value:.4f}", f"{measured.low:.4f} to {measured.high:.4f}")
+            yield name, f"{measured.value:.4f}", f"{measured.low:.4f} to {measured.high:.4f}"
         else:
-            table.add_row(name, f"{measured:.4f}", "")
-    return table
+            yield name, f"{measured:.4f}", ""

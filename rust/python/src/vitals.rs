@@ -250,6 +250,31 @@ impl Detector {
         self.lock().rebaseline();
     }
 
+    /// Return what is added to a loss before its logarithm, None where it is signed, and its usual deviation.
+    fn loss_reference(&self) -> Option<(Option<f64>, f64)> {
+        self.lock().loss_reference()
+    }
+
+    /// Return how many refused steps in a row are held with finite values.
+    fn held(&self) -> usize {
+        self.lock().held()
+    }
+
+    /// Say that the state was asked after a refusal, and found sound.
+    fn found_sound(&self) {
+        self.lock().found_sound();
+    }
+
+    /// Take the last refused values as the new level.
+    fn adopt_held(&self) {
+        self.lock().adopt_held();
+    }
+
+    /// Say that a drawdown or a collapse was looked into, and the state found sound.
+    fn watch_anew(&self) {
+        self.lock().watch_anew();
+    }
+
     /// Say that the watched state was rolled back.
     fn rolled_back(&self) {
         self.lock().rolled_back();

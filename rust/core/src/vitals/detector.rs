@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::arithmetic::{clamp, larger, smaller};
 use super::channel::{self, ALL, CHANNELS, JOINT, LOSS, NORM, RUN, Thresholds};
-use super::config::Config;
+use super::config::{ADOPT, Config};
 use super::error::VitalsError;
 use super::groups::{self, Groups};
 use super::signal::{LARGEST, Reading, Signal};
@@ -275,6 +275,42 @@ impl Detector {
             observed: self.observed,
             ..fresh
         };
+    }
+
+    /// How a loss is compared with this moment's: what is added before the logarithm, None where losses are signed
+    /// and compared as they are; and the usual deviation. None before there is a level.
+    #[must_use]
+    pub fn loss_reference(&self) -> Option<(Option<f64>, f64)> {
+        let scale = self.loss.scale();
+        let known = self.loss.accepted() > 0 && scale.is_finite();
+        known.then(|| ((!self.loss.signed()).then(|| self.loss.offset()), scale))
+    }
+
+    /// How many refused steps in a row are held with finite values.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// To be called when the state was asked after a refusal, and found sound: the data were bad.
+    ///
+    /// A row of bad batches is then no sign of damage, so no PANIC comes of it, and the thresholds stay low.
+    pub fn found_sound(&mut self) {
+        self.streak = 0;
+        self.panicked = false;
+        self.hot = HOT;
+    }
+
+    /// Takes the last refused values as the new level: the data have changed for good.
+    pub fn adopt_held(&mut self) {
+        let extra = self.held.len().saturating_sub(ADOPT as usize);
+        self.held.drain(..extra);
+        self.adopt();
+    }
+
+    /// To be called when a drawdown or a collapse was looked into, and the state found sound.
+    pub fn watch_anew(&mut self) {
+        self.slow = SlowWatch::default();
     }
 
     /// To be called when the state that is watched was rolled back.

@@ -126,7 +126,7 @@ impl Signal {
         })
     }
 
-    fn scale(&self) -> f64 {
+    pub(super) fn scale(&self) -> f64 {
         let n = self.accepted as f64;
         let weight = 144.0 / (144.0 + n * n);
         let (prior, floor) = if !self.signed {

@@ -122,7 +122,7 @@ impl Detector {
     }
 
     /// The held values are the new level.
-    fn adopt(&mut self) {
+    pub(super) fn adopt(&mut self) {
         for (index, signal) in [&mut self.loss, &mut self.norm].into_iter().enumerate() {
             let mut held: Vec<f64> = self.held.iter().filter_map(|row| row[index]).collect();
             if !held.is_empty() {

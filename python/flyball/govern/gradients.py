@@ -1,0 +1,38 @@
+"""The gradients of a model as one number, and by name when that number is not finite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import nn
+
+
+def gradients(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
+    """Return the gradients there are; of a sparse one, its values."""
+    found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return [one.coalesce().values() if one.is_sparse else one for one in found]
+
+
+def total_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the Euclidean norm of all tensors together."""
+    return torch.nn.utils.get_total_norm(tensors)
+
+
+def first_not_finite(model: nn.Module) -> str | None:
+    """Return the parameter whose gradient the backward pass reached first, of those with one that is not finite.
+
+    Backward order is taken as the reverse of registration, which it is for a model that runs top to bottom.
+    """
+    for name, parameter in reversed(list(model.named_parameters())):
+        grad = parameter.grad
+        if grad is None:
+            continue
+        values = grad.coalesce().values() if grad.is_sparse else grad
+        if not bool(torch.isfinite(values).all()):
+            return name
+    return None

@@ -1,0 +1,68 @@
+"""What a governor writes into the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from flyball.events import Event, event
+
+
+class Sink(Protocol):
+    """Where events go: a journal, or whatever passes them on."""
+
+    def write(self, event: Event, /) -> None:
+        """Take an event; never raise because of where it goes."""
+
+
+@event("vitals.spoken", version=1)
+class VerdictGiven(Event):
+    """A step was doubtful or worse: what was seen, and what was done with the update."""
+
+    step: int
+    level: str
+    action: str
+    reasons: Sequence[str]
+    text: str
+    position: str | None
+
+
+@event("snapshot.committed", version=1)
+class SnapshotCommitted(Event):
+    """A snapshot has stood its probation and can be rolled back to."""
+
+    step: int
+    snapshot: int
+    taken_at: int
+    bytes: int
+    seconds: float
+
+
+@event("snapshot.discarded", version=1)
+class SnapshotDiscarded(Event):
+    """A snapshot was taken and is not worth keeping."""
+
+    step: int
+    reason: str
+
+
+@event("rollback.done", version=1)
+class RolledBack(Event):
+    """The run is as it was when it was last known to be good."""
+
+    step: int
+    reason: str
+    snapshot: int
+    taken_at: int
+    back_to: int
+    attempt: int
+    learning_rate_factor: float
+    seconds: float
+
+
+@event("governor.exhausted", version=1)
+class Exhausted(Event):
+    """The governor stopped the run; the message lists what happened."""
+
+    step: int
+    message: str

@@ -1,0 +1,423 @@
+"""The governor in a loop: a healthy run untouched, a bad batch without a trace, damage undone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, TensorDataset
+
+from flyball import Policy, events
+from flyball.errors import GovernorExhausted, InputError
+from flyball.govern import Action, Level, Verdict
+from flyball.govern.governor import Governor
+
+Batch = tuple[torch.Tensor, ...]
+
+
+def data(samples: int = 512, *, seed: int = 0) -> TensorDataset:
+    """Four Gaussian clusters with some labels wrong."""
+    chance = torch.Generator().manual_seed(seed)
+    labels = torch.arange(samples) % 4
+    centers = torch.randn(4, 8, generator=chance) * 1.5
+    inputs = centers[labels] + torch.randn(samples, 8, generator=chance)
+    wrong = torch.rand(samples, generator=chance) < 0.1
+    return TensorDataset(inputs, torch.where(wrong, (labels + 1) % 4, labels))
+
+
+@dataclass
+class Run:
+    """Everything one training consists of, built from a seed."""
+
+    adam: bool = True
+    seed: int = 0
+    batch: int = 16
+    model: nn.Sequential = field(init=False)
+    head: nn.Module = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    scheduler: torch.optim.lr_scheduler.LRScheduler = field(init=False)
+    average: AveragedModel = field(init=False)
+    loader: DataLoader[Batch] = field(init=False)
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.seed)
+        self.model = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 4))
+        parameters = self.model.parameters()
+        self.head = self.model[4]
+        self.optimizer = (
+            torch.optim.AdamW(parameters, lr=3e-3) if self.adam else torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+        )
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=2000)
+        self.average = AveragedModel(self.model, avg_fn=lambda old, new, _: 0.9 * old + 0.1 * new, use_buffers=True)
+        self.loader = DataLoader(data(), batch_size=self.batch, shuffle=True)
+
+    def governor(self, policy: Policy | None = None, **more: Any) -> Governor:
+        return Governor(
+            self.model, self.optimizer, policy=policy, scheduler=self.scheduler, average=self.average, **more
+        )
+
+    def state(self) -> list[torch.Tensor]:
+        """Every tensor of the run, copied."""
+        tensors = [*self.model.state_dict().values(), *self.average.state_dict().values()]
+        for one in self.optimizer.state_dict()["state"].values():
+            tensors += [value for value in one.values() if isinstance(value, torch.Tensor)]
+        return [tensor.clone() for tensor in tensors]
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        inputs, targets = batch
+        return functional.cross_entropy(self.model(inputs), targets)
+
+
+def plain(run: Run, batches: list[Batch] | DataLoader[Batch], epochs: int = 1) -> list[float]:
+    losses = []
+    for _ in range(epochs):
+        for batch in batches:
+            loss = run.loss(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            run.optimizer.step()
+            run.scheduler.step()
+            run.average.update_parameters(run.model)
+            run.optimizer.zero_grad()
+            losses.append(loss.item())
+    return losses
+
+
+Spoil = Callable[[int, Batch], Batch]
+
+
+def governed(
+    run: Run,
+    governor: Governor,
+    source: Any = None,
+    *,
+    epochs: int = 1,
+    spoil: Spoil = lambda _, batch: batch,
+    harm: Callable[[int], None] = lambda _: None,
+) -> Iterator[Verdict]:
+    """Train under the governor; what is spoiled and harmed is numbered by the batches that are new."""
+    number = 0
+    for _ in range(epochs):
+        feed = governor.feed(run.loader if source is None else source)
+        for batch in feed:
+            if not feed.probing:
+                batch = spoil(number, batch)  # noqa: PLW2901 -- the fault under test
+                number += 1
+            loss = run.loss(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            verdict = governor.step(loss)
+            assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
+            yield verdict
+            if not feed.probing:
+                harm(number)
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+def nan(batch: Batch) -> Batch:
+    return torch.full_like(batch[0], math.nan), batch[1]
+
+
+def shuffled(batch: Batch) -> Batch:
+    return batch[0], (batch[1] + 2) % 4
+
+
+@pytest.mark.parametrize("adam", [False, True])
+def test_a_healthy_governed_run_is_the_plain_run_bit_for_bit(*, adam: bool) -> None:
+    plainly, watched = Run(adam=adam), Run(adam=adam)
+    torch.manual_seed(5)
+    losses = plain(plainly, plainly.loader, epochs=4)
+    torch.manual_seed(5)
+    verdicts = list(governed(watched, watched.governor(), epochs=4))
+    assert [verdict.level for verdict in verdicts if verdict.level > Level.WATCH] == []
+    assert len(losses) == len([verdict for verdict in verdicts if verdict.action is Action.APPLY])
+    assert same(plainly.state(), watched.state())
+    assert plainly.scheduler.state_dict() == watched.scheduler.state_dict()
+
+
+@pytest.mark.parametrize("adam", [False, True])
+def test_a_nan_batch_costs_that_batch_and_leaves_no_trace(*, adam: bool) -> None:
+    batches = list(DataLoader(data(), batch_size=16)) * 3
+    plainly, watched = Run(adam=adam), Run(adam=adam)
+    torch.manual_seed(5)
+    plain(plainly, batches)
+    torch.manual_seed(5)
+    with_bad = [*batches[:40], nan(batches[3]), *batches[40:]]
+    verdicts = list(governed(watched, watched.governor(), with_bad))
+    refused = [verdict for verdict in verdicts if verdict.action is Action.SKIP and "nonfinite" in verdict.reasons]
+    assert refused[0].step == 40
+    assert "`4.bias`" in str(refused[0])
+    assert not any(verdict.action is Action.ROLLBACK for verdict in verdicts)
+    assert same(plainly.state(), watched.state())
+    assert plainly.scheduler.state_dict() == watched.scheduler.state_dict()
+
+
+def test_without_a_feed_a_bad_batch_leaves_weights_moments_and_buffers_alone() -> None:
+    run = Run()
+    governor = run.governor()
+    for number, batch in enumerate(list(run.loader) * 2):
+        before = run.state()
+        loss = run.loss(nan(batch) if number == 20 else batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        verdict = governor.step(loss)
+        assert (verdict.action is Action.SKIP) == (number == 20)
+        assert same(before, run.state()) == (number == 20)
+
+
+def test_gradients_are_cleared_whatever_the_verdict() -> None:
+    run = Run()
+    governor = run.governor()
+    for number, _ in enumerate(governed(run, governor, spoil=lambda n, b: nan(b) if n == 10 else b)):
+        assert all(parameter.grad is None for parameter in run.model.parameters()), number
+
+
+def test_damage_to_the_weights_is_diagnosed_and_undone() -> None:
+    run = Run()
+    governor = run.governor(Policy(snapshot_every=50))
+    harmed_at: list[int] = []
+
+    def harm(number: int) -> None:
+        if number == 150:
+            harmed_at.append(number)
+            with torch.no_grad():
+                for parameter in run.head.parameters():
+                    parameter.mul_(-20.0)
+
+    verdicts = list(governed(run, governor, epochs=8, harm=harm))
+    rollbacks = [verdict for verdict in verdicts if verdict.action is Action.ROLLBACK]
+    assert harmed_at
+    assert len(rollbacks) == 1
+    assert "state" in rollbacks[0].reasons
+    assert rollbacks[0].step - 150 <= 6
+    with torch.no_grad():
+        run.model.eval()
+        inputs, targets = data().tensors
+        assert (run.model(inputs).argmax(dim=1) == targets).float().mean() > 0.8
+
+
+def test_twenty_bad_batches_in_a_row_need_no_rollback_and_no_budget() -> None:
+    run = Run(batch=64)
+    run.loader = DataLoader(data(4096), batch_size=64, shuffle=True)
+    governor = run.governor()
+    spoil: Spoil = lambda n, b: shuffled(b) if 150 <= n < 170 else b  # noqa: E731
+    verdicts = list(governed(run, governor, epochs=5, spoil=spoil))
+    refused = [verdict for verdict in verdicts if "data" in verdict.reasons]
+    assert len(refused) >= 19
+    assert not any(verdict.action is Action.ROLLBACK for verdict in verdicts)
+
+
+def test_one_bad_batch_an_epoch_does_not_spend_the_budget() -> None:
+    run = Run()
+    verdicts = list(governed(run, run.governor(), epochs=10, spoil=lambda n, b: nan(b) if n % 32 == 17 else b))
+    assert (
+        sum("nonfinite" in v.reasons and v.action is Action.SKIP and "asking" not in v.reasons for v in verdicts) <= 10
+    )
+    assert not any(verdict.action is Action.ROLLBACK for verdict in verdicts)
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_nan_without_end_stops_the_run_with_the_reason(*, fed: bool) -> None:
+    run = Run()
+    governor = run.governor()
+    spoil: Spoil = lambda n, b: nan(b) if n >= 40 else b  # noqa: E731
+    steps = []
+
+    def train() -> None:
+        steps.extend(verdict.step for verdict in governed(run, governor, epochs=40, spoil=spoil))
+
+    def train_without_a_feed() -> None:
+        for number, batch in enumerate(list(run.loader) * 40):
+            loss = run.loss(spoil(number, batch))
+            loss.backward()  # type: ignore[no-untyped-call]
+            steps.append(governor.step(loss).step)
+
+    with pytest.raises(GovernorExhausted, match="step"):
+        (train if fed else train_without_a_feed)()
+    assert max(steps) <= 40 + 300
+    assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
+
+
+def test_a_lasting_shift_is_reported_absorbed_and_then_silent() -> None:
+    run = Run(batch=32)
+    run.loader = DataLoader(data(2048), batch_size=32, shuffle=True)
+    governor = run.governor()
+    half = torch.arange(32) < 16
+
+    def spoil(number: int, batch: Batch) -> Batch:
+        inputs, targets = batch
+        return (inputs, torch.where(half, (targets + 2) % 4, targets)) if number >= 200 else batch
+
+    verdicts = list(governed(run, governor, epochs=12, spoil=spoil))
+    after = [verdict for verdict in verdicts if verdict.step >= 400]
+    assert any(verdict.level >= Level.WATCH for verdict in verdicts)
+    assert sum(verdict.action is Action.ROLLBACK for verdict in verdicts) <= 1
+    assert not any(verdict.level >= Level.ANOMALY for verdict in after)
+
+
+def test_a_rollback_restores_everything_and_the_data_go_on() -> None:
+    run = Run()
+    governor = run.governor()
+    batches = list(run.loader) * 4
+    seen = governed(run, governor, batches)
+    for _ in range(50):
+        next(seen)
+    kept = run.state()
+    info = governor.snapshot()
+    for _ in range(20):
+        next(seen)
+    position = governor.feed(batches).position
+    report = governor.rollback("a test")
+    assert same(run.state(), kept)
+    assert (report.snapshot_id, report.taken_at, report.reason) == (info.id, 50, "a test")
+    assert governor.updates == 50
+    assert governor.feed(batches).position == position, "what led to it is not served again"
+
+
+def test_replay_serves_the_same_batches_with_the_same_chance_again() -> None:
+    run = Run()
+    governor = run.governor(Policy(recovery="replay"))
+    batches = list(run.loader) * 4
+    seen = governed(run, governor, batches)
+    for _ in range(30):
+        next(seen)
+    governor.snapshot()
+    states = []
+    for _ in range(10):
+        next(seen)
+        states.append(run.state())
+    governor.rollback("a test")
+    for state in states:
+        next(seen)
+        assert same(run.state(), state)
+
+
+def test_the_budget_stops_the_fourth_rollback_and_lists_what_happened() -> None:
+    run = Run()
+    governor = run.governor()
+    next(governed(run, governor))
+    for number in range(3):
+        report = governor.rollback(f"reason {number}")
+        assert report.attempt == number + 1
+        assert report.learning_rate_factor == 0.5**number
+    with pytest.raises(GovernorExhausted, match=r"3 rollbacks within 1000 steps.*reason 0.*reason 2.*reason 3"):
+        governor.rollback("reason 3")
+
+
+def test_clipping_scales_the_gradients_once() -> None:
+    plainly, watched = Run(adam=False), Run(adam=False)
+    batches = list(DataLoader(data(), batch_size=16))
+    torch.manual_seed(5)
+    for batch in batches:
+        plainly.loss(batch).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(plainly.model.parameters(), 0.5)
+        plainly.optimizer.step()
+        plainly.scheduler.step()
+        plainly.average.update_parameters(plainly.model)
+        plainly.optimizer.zero_grad()
+    torch.manual_seed(5)
+    list(governed(watched, watched.governor(max_norm=0.5), batches))
+    assert same(plainly.state(), watched.state())
+
+
+def test_what_happens_is_in_the_journal(tmp_path: Any) -> None:
+    run = Run()
+    with events.Journal(tmp_path / "events.jsonl", run="r") as journal:
+        governor = run.governor(Policy(snapshot_every=20), journal=journal)
+        list(governed(run, governor, epochs=3, spoil=lambda n, b: nan(b) if n == 60 else b))
+        governor.rollback("a test")
+    kinds = [record.event.kind for record in events.read(tmp_path / "events.jsonl")]
+    assert kinds.count("snapshot.committed") >= 3
+    assert kinds.count("rollback.done") == 1
+    assert "vitals.spoken" in kinds
+
+
+def test_accumulation_goes_on_without_questions() -> None:
+    run = Run()
+    governor = run.governor()
+    losses: list[torch.Tensor] = []
+    verdicts = []
+    for number, batch in enumerate(governor.feed(list(run.loader) * 6)):
+        loss = run.loss(nan(batch) if number == 150 else batch) / 2
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        if len(losses) == 2:
+            verdicts.append(governor.step(torch.stack(losses).sum()))
+            losses.clear()
+    assert [v.step for v in verdicts if v.action is not Action.APPLY] == [75]
+    assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
+
+
+def test_a_gradient_scaler_keeps_its_scale_when_a_bad_batch_is_left_out() -> None:
+    run = Run(adam=False)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    governor = run.governor(scaler=scaler)
+    for number, batch in enumerate(list(run.loader) * 4):
+        loss = run.loss(batch) * (1000.0 if number == 100 else 1.0)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        before = run.state()
+        verdict = governor.step(loss)
+        if number == 100:
+            assert verdict.action is Action.SKIP
+            assert same(before[:4], run.state()[:4])
+    assert scaler.get_scale() == 1024.0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: Governor(m, torch.optim.LBFGS(m.parameters())), "LBFGS, which evaluates the loss inside its step"),
+        (
+            lambda m: Governor(m, [torch.optim.SGD(m.parameters(), lr=1.0), torch.optim.SGD(m.parameters(), lr=1.0)]),
+            "own the same parameter",
+        ),
+    ],
+)
+def test_what_cannot_be_governed_is_refused_by_name(make: Callable[[nn.Module], Governor], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(nn.Linear(2, 2))
+
+
+def test_a_loss_that_is_no_number_is_refused_by_name() -> None:
+    run = Run()
+    with pytest.raises(InputError, match="`loss` is "):
+        run.governor().step(torch.ones(2))
+
+
+def test_several_optimizers_frozen_parameters_and_groups_are_governed_together() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4))
+    model[1].requires_grad_(requires_grad=False)
+    twin = copy.deepcopy(model)
+    batches = list(DataLoader(data(), batch_size=16))
+
+    def optimizers(of: nn.Module) -> list[torch.optim.Optimizer]:
+        assert isinstance(of, nn.Sequential)
+        weight, bias = of[2].weight, of[2].bias
+        assert isinstance(weight, nn.Parameter)
+        assert isinstance(bias, nn.Parameter)
+        groups: list[dict[str, Any]] = [{"params": [weight]}, {"params": [bias], "lr": 0.1}]
+        return [
+            torch.optim.SGD(of[0].parameters(), lr=0.1),
+            torch.optim.Adam(groups, lr=0.01),
+        ]
+
+    theirs = optimizers(twin)
+    governor = Governor(model, optimizers(model))
+    for inputs, targets in batches:
+        functional.cross_entropy(twin(inputs), targets).backward()  # type: ignore[no-untyped-call]
+        for one in theirs:
+            one.step()
+            one.zero_grad()
+    for inputs, targets in governor.feed(batches):
+        loss = functional.cross_entropy(model(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        governor.step(loss)
+    assert same(list(model.state_dict().values()), list(twin.state_dict().values()))
