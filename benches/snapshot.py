@@ -16,8 +16,8 @@ from torch import nn
 
 from benches.harness import Contest
 from flyball._native import snapshot_inspect
-from flyball.govern.snapshot import SnapshotRing
-from flyball.govern.state import TrainingState
+from flyball.govern.snapshot.ring import SnapshotRing
+from flyball.govern.snapshot.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

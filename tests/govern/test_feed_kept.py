@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from flyball.errors import InputError
-from flyball.govern.feed import Feed
-from flyball.govern.nested import Held
-from flyball.govern.position import Position
-from flyball.govern.shelf import Shelf
+from flyball.govern.feed.feed import Feed
+from flyball.govern.feed.nested import Held
+from flyball.govern.feed.position import Position
+from flyball.govern.feed.shelf import Shelf
 
 Pair = namedtuple("Pair", ["x", "y"])  # noqa: PYI024 -- a user's batch need not be typed
 

@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
 from flyball.errors import InputError
-from flyball.govern.feed import Feed
-from flyball.govern.position import Position
+from flyball.govern.feed.feed import Feed
+from flyball.govern.feed.position import Position
 from govern.feed_loaders import KINDS, SIZE, Counted, numbers, seed
 
 

@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from flyball.errors import InputError
-from flyball.govern.draws import GlobalState
-from flyball.govern.feed import Feed
-from flyball.govern.position import Position, SeekError
+from flyball.govern.feed.draws import GlobalState
+from flyball.govern.feed.feed import Feed
+from flyball.govern.feed.position import Position, SeekError
 from govern.feed_loaders import KINDS, SIZE, Counted, generator, numbers, seed
 
 EPOCHS = 5

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from flyball.govern.draws import GlobalState
-from flyball.govern.feed import Feed
-from flyball.govern.position import Position, SeekError
+from flyball.govern.feed.draws import GlobalState
+from flyball.govern.feed.feed import Feed
+from flyball.govern.feed.position import Position, SeekError
 from govern.feed_loaders import Counted, generator, numbers, seed
 
 

@@ -229,7 +229,7 @@ def test_nan_without_end_stops_the_run_with_the_reason(*, fed: bool) -> None:
     run = Run()
     governor = run.governor()
     spoil: Spoil = lambda n, b: nan(b) if n >= 40 else b  # noqa: E731
-    steps = []
+    steps: list[int] = []
 
     def train() -> None:
         steps.extend(verdict.step for verdict in governed(run, governor, epochs=40, spoil=spoil))

@@ -17,10 +17,11 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.optim.swa_utils import AveragedModel
 
 from flyball.errors import InputError, RollbackFailed, SnapshotError
-from flyball.govern import mirror, restore, snapshot
-from flyball.govern.components import Counters, Module, Optimizer
-from flyball.govern.snapshot import SnapshotRing
-from flyball.govern.state import TrainingState
+from flyball.govern.snapshot import mirror, restore
+from flyball.govern.snapshot import ring as snapshot
+from flyball.govern.snapshot.components import Counters, Module, Optimizer
+from flyball.govern.snapshot.ring import SnapshotRing
+from flyball.govern.snapshot.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,10 +21,10 @@ from torch import nn
 
 from flyball._native import snapshot_gather, snapshot_inspect, snapshot_scatter
 from flyball.errors import InputError, SnapshotError
-from flyball.govern import mirror, spill
-from flyball.govern.plain import Leaf, freeze, leaves, same, thaw
-from flyball.govern.snapshot import SnapshotRing, superfluous
-from flyball.govern.state import TrainingState
+from flyball.govern.snapshot import mirror, spill
+from flyball.govern.snapshot.plain import Leaf, freeze, leaves, same, thaw
+from flyball.govern.snapshot.ring import SnapshotRing, superfluous
+from flyball.govern.snapshot.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,8 +35,7 @@ from flyball.govern.feed import Feed
 from flyball.govern.gradients import first_not_finite, gradients, total_norm
 from flyball.govern.policy import Policy
 from flyball.govern.recovery import Ladder
-from flyball.govern.snapshot import SnapshotInfo, SnapshotRing
-from flyball.govern.state import TrainingState
+from flyball.govern.snapshot import SnapshotInfo, SnapshotRing, TrainingState
 from flyball.govern.verdict import Action, Level, Verdict
 from flyball.govern.vitals import Vitals
 
@@ -44,8 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flyball.events import Event
-    from flyball.govern.position import Position
-    from flyball.govern.shelf import Kept, Shelf
+    from flyball.govern.feed import Kept, Position, Shelf
 
 _LOG = logging.getLogger("flyball.govern")
 

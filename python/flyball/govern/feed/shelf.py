@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from flyball.govern.nested import Held
-    from flyball.govern.position import Position
+    from flyball.govern.feed.nested import Held
+    from flyball.govern.feed.position import Position
 
 B = TypeVar("B")
 

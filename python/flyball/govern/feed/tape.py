@@ -14,13 +14,13 @@ from collections.abc import Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from flyball.govern.draws import GlobalState, Moment
-from flyball.govern.position import SeekError
+from flyball.govern.feed.draws import GlobalState, Moment
+from flyball.govern.feed.position import SeekError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from flyball.govern.draws import Owned
+    from flyball.govern.feed.draws import Owned
 
 T = TypeVar("T")
 

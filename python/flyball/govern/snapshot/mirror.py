@@ -16,7 +16,7 @@ import torch
 
 from flyball._native import snapshot_gather, snapshot_inspect, snapshot_scatter
 from flyball.errors import SnapshotError
-from flyball.govern.layout import (
+from flyball.govern.snapshot.layout import (
     Layout,
     Member,
     View,

@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from flyball.errors import InputError
-from flyball.govern.nested import Held
-from flyball.govern.position import Position, SeekError
-from flyball.govern.shelf import Kept, Shelf
-from flyball.govern.sources import Reading, source_of
-from flyball.govern.tape import Opening, undisturbed
+from flyball.govern.feed.nested import Held
+from flyball.govern.feed.position import Position, SeekError
+from flyball.govern.feed.shelf import Kept, Shelf
+from flyball.govern.feed.sources import Reading, source_of
+from flyball.govern.feed.tape import Opening, undisturbed
 
 B = TypeVar("B")
 

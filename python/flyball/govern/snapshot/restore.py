@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import RollbackFailed, SnapshotError
-from flyball.govern.components import Component, Plan, Turn
-from flyball.govern.mirror import fence, inspect, made_anew, plan_writes
-from flyball.govern.plain import leaves, same, thaw
+from flyball.govern.snapshot.components import Component, Plan, Turn
+from flyball.govern.snapshot.mirror import fence, inspect, made_anew, plan_writes
+from flyball.govern.snapshot.plain import leaves, same, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import torch
 
-    from flyball.govern.layout import Layout
-    from flyball.govern.mirror import Arena, Capture, Source, Writes
-    from flyball.govern.state import TrainingState, Undo
+    from flyball.govern.snapshot.layout import Layout
+    from flyball.govern.snapshot.mirror import Arena, Capture, Source, Writes
+    from flyball.govern.snapshot.state import TrainingState, Undo
 
 
 @dataclass(frozen=True, slots=True)

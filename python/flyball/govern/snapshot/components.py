@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from flyball.govern.layout import local
-from flyball.govern.plain import Leaf, Tree, leaves, thaw
+from flyball.govern.snapshot.layout import local
+from flyball.govern.snapshot.plain import Leaf, Tree, leaves, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 
-    from flyball.govern.layout import View
+    from flyball.govern.snapshot.layout import View
 
     Give = Callable[[int], torch.Tensor]
 

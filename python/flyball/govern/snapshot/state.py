@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from flyball.errors import InputError, SnapshotError
-from flyball.govern.components import (
+from flyball.govern.snapshot.components import (
     Component,
     Counters,
     Foreign,
@@ -36,13 +36,13 @@ from flyball.govern.components import (
     Stateful,
     has_extra_state,
 )
-from flyball.govern.layout import Member, local
-from flyball.govern.plain import freeze
+from flyball.govern.snapshot.layout import Member, local
+from flyball.govern.snapshot.plain import freeze
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flyball.govern.layout import View
+    from flyball.govern.snapshot.layout import View
 
 
 @dataclass(frozen=True)

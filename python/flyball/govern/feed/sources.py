@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from torch.utils.data import DataLoader, IterableDataset
 
 from flyball.errors import InputError
-from flyball.govern.draws import GlobalState, Owned
-from flyball.govern.position import SeekError
-from flyball.govern.tape import Opening, Run, Tape, undisturbed
+from flyball.govern.feed.draws import GlobalState, Owned
+from flyball.govern.feed.position import SeekError
+from flyball.govern.feed.tape import Opening, Run, Tape, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,8 +22,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from flyball.errors import SnapshotError
-from flyball.govern.layout import Layout, Piece, View, span_of
-from flyball.govern.plain import Leaf, Tree
+from flyball.govern.snapshot.layout import Layout, Piece, View, span_of
+from flyball.govern.snapshot.plain import Leaf, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -21,17 +21,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flyball.errors import InputError, SnapshotError
-from flyball.govern import spill as disk
-from flyball.govern.mirror import Arena, Capture, Source, bind
-from flyball.govern.restore import Kept, first_line, restore, verify
-from flyball.govern.restore import RestoreReport as RestoreReport
-from flyball.govern.restore import SnapshotInfo as SnapshotInfo
+from flyball.govern.snapshot import spill as disk
+from flyball.govern.snapshot.mirror import Arena, Capture, Source, bind
+from flyball.govern.snapshot.restore import Kept, first_line, restore, verify
+from flyball.govern.snapshot.restore import RestoreReport as RestoreReport
+from flyball.govern.snapshot.restore import SnapshotInfo as SnapshotInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from flyball.govern.state import TrainingState
+    from flyball.govern.snapshot.state import TrainingState
 
 
 class SnapshotRing:
