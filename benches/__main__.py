@@ -9,7 +9,7 @@ from importlib import import_module
 from benches import harness
 
 # Each is a module with `contests()` and `PACKAGES`, the rivals whose versions are recorded.
-NAMES = ("classification", "import_time")
+NAMES = ("classification", "governor", "import_time", "snapshot")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The global generators at one moment, to be put back: what makes a forward repeat itself."""
+"""The random state at one moment, to be put back: what makes a forward repeat itself."""
 
 from __future__ import annotations
 
@@ -12,24 +12,29 @@ import torch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chance:
-    """The states of the generators of Python, NumPy and torch, and of every GPU that is in use."""
+    """The states of torch's generators, on the CPU and on every GPU that is in use.
 
-    python: tuple[Any, ...]
-    numpy: Any
+    Those of Python and NumPy are taken only where they are asked for: they cost ten times as much, and data are drawn
+    from them rather than forwards.
+    """
+
     cpu: torch.Tensor
     gpus: tuple[torch.Tensor, ...]
+    others: tuple[Any, Any] | None
 
     @classmethod
-    def now(cls) -> Chance:
+    def now(cls, *, everything: bool = False) -> Chance:
         """Take the states as they are."""
         in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         gpus = tuple(torch.cuda.get_rng_state_all()) if in_use else ()
-        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus)  # noqa: NPY002 -- the global one
+        others = (random.getstate(), np.random.get_state()) if everything else None  # noqa: NPY002 -- the global one
+        return cls(torch.get_rng_state(), gpus, others)
 
     def put_back(self) -> None:
         """Give every generator the state it had."""
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)  # noqa: NPY002 -- as above
         torch.set_rng_state(self.cpu)
         if self.gpus:
             torch.cuda.set_rng_state_all(list(self.gpus))
+        if self.others is not None:
+            random.setstate(self.others[0])
+            np.random.set_state(self.others[1])  # noqa: NPY002 -- as above

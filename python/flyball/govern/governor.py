@@ -259,7 +259,7 @@ class Governor:
             raise
         for candidate in self._ring.candidates:
             self._ring.discard(candidate.id)
-        now = Chance.now()
+        now = Chance.now(everything=True)
         newest_first = self._ring.committed[::-1]
         passed_over = []
         for info in newest_first[min(attempt.older, len(newest_first) - 1) :]:

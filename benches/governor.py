@@ -1,0 +1,78 @@
+"""What a governed step costs beside the plain one: a small MLP, so that the step itself weighs nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benches.harness import Contest
+from flyball import Governor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PACKAGES = ("torch",)
+
+_BATCHES = 200
+
+
+class Plain:
+    """The loop as everyone writes it."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
+        inputs = torch.randn(_BATCHES, 8, 8)
+        self.batches = [(one, (one.sum(dim=1) > 0).long()) for one in inputs]
+
+    def run(self) -> torch.Tensor:
+        """Train on every batch, and return a weight."""
+        for inputs, targets in self.batches:
+            loss = functional.cross_entropy(self.model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            loss.item()  # every loop that logs reads it
+        return next(self.model.parameters()).detach().clone()
+
+
+class Governed(Plain):
+    """The same under a governor."""
+
+    def __init__(self, *, fed: bool) -> None:
+        super().__init__()
+        self.governor = Governor(self.model, self.optimizer)
+        self.fed = fed
+
+    def run(self) -> torch.Tensor:
+        """Train on every batch, and return a weight."""
+        for inputs, targets in self.governor.feed(self.batches) if self.fed else self.batches:
+            loss = functional.cross_entropy(self.model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.governor.step(loss)
+        return next(self.model.parameters()).detach().clone()
+
+
+def contests() -> Iterator[Contest[torch.Tensor]]:
+    """Yield one contest; a run is 200 steps."""
+    torch.set_num_threads(1)
+    makers: dict[str, Callable[[], Plain]] = {
+        "flyball, with a feed": partial(Governed, fed=True),
+        "flyball, without a feed": partial(Governed, fed=False),
+        "plain loop": Plain,
+    }
+
+    def first_run(make: Callable[[], Plain]) -> torch.Tensor:
+        return make().run()
+
+    yield Contest(
+        work=f"{_BATCHES} steps of a trivial MLP",
+        answers={name: partial(first_run, make) for name, make in makers.items()},
+        same=torch.testing.assert_close,
+        timed={name: make().run for name, make in makers.items()},
+    )
