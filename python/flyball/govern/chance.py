@@ -30,6 +30,14 @@ class Chance:
         others = (random.getstate(), np.random.get_state()) if everything else None  # noqa: NPY002 -- the global one
         return cls(torch.get_rng_state(), gpus, others)
 
+    def same_others(self) -> bool:
+        """Say whether nothing was drawn from Python's and NumPy's generators since, if their states were taken."""
+        if self.others is None:
+            return True
+        python, (_, keys, *rest) = self.others
+        _, now, *after = np.random.get_state()  # noqa: NPY002 -- as above
+        return bool(python == random.getstate() and rest == after and np.array_equal(keys, now))
+
     def put_back(self) -> None:
         """Give every generator the state it had."""
         torch.set_rng_state(self.cpu)

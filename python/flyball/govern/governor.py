@@ -21,29 +21,33 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from flyball.errors import GovernorExhausted, InputError, RollbackFailed, SnapshotError
+from flyball.errors import GovernorExhausted, InputError
 from flyball.govern import records
+from flyball.govern.admission import admit, checked_norm
+from flyball.govern.before import BeforeForward
 from flyball.govern.chance import Chance
 from flyball.govern.diagnosis import Diagnosis, Finding, Reference
 from flyball.govern.feed import Feed
-from flyball.govern.gradients import first_not_finite, gradients, total_norm
+from flyball.govern.gradients import first_not_finite
+from flyball.govern.keeper import Keeper, Place
 from flyball.govern.policy import Policy
 from flyball.govern.recovery import Ladder
-from flyball.govern.snapshot import SnapshotInfo, SnapshotRing, TrainingState
+from flyball.govern.snapshot import SnapshotInfo, TrainingState
+from flyball.govern.update import Update
 from flyball.govern.verdict import Action, Level, Verdict
 from flyball.govern.vitals import Vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from flyball.events import Event
-    from flyball.govern.feed import Kept, Position, Shelf
+    from flyball.govern.feed import Kept
 
 _LOG = logging.getLogger("flyball.govern")
 
@@ -54,6 +58,8 @@ _ANCHORS_NEEDED = 2
 _CHANGED_FOR_GOOD = 32  # refusals in a row, the state sound each time
 _ADOPT = 16
 _ENDLESS = 256
+_SEVERAL = 3  # steps in a row that were made of several batches
+_WATCHED = 16
 _SLOW = frozenset({"drawdown", "collapse"})
 _DAMAGED = frozenset({"nonfinite-parameters", "nonfinite-buffers", "nonfinite-optimizer"})
 
@@ -81,15 +87,6 @@ class RollbackReport:
     learning_rate_factor: float
     passed_over: tuple[str, ...]
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where loop and data stood when a snapshot was taken."""
-
-    step: int
-    position: Position | None = None
-    shelf: Shelf[Any] | None = None
 
 
 @dataclass(slots=True)
@@ -136,41 +133,44 @@ class Governor:
         self.policy = Policy() if policy is None else policy
         self.vitals = Vitals(self.policy)
         self._model = model
-        self._optimizers = _listed(optimizer)
-        self._schedulers = [] if scheduler is None else _listed(scheduler)
-        self._scaler = scaler
-        self._average = average
-        self._max_norm = max_norm
         self._journal = journal
-        self._parameters = [p for one in self._optimizers for group in one.param_groups for p in group["params"]]
-        _refuse_what_cannot_be_governed(self._optimizers, self._parameters)
+        optimizers, schedulers = _listed(optimizer), [] if scheduler is None else _listed(scheduler)
+        modules = [model, *(one for one in (extra or {}).values() if isinstance(one, torch.nn.Module))]
+        admit(modules, optimizers, schedulers)
+        self._update = Update(
+            model, optimizers, schedulers, scaler=scaler, average=average, max_norm=checked_norm(max_norm)
+        )
+        self._known = len(self._update.parameters)
         self._counters = {"updates": 0}
         self._state = TrainingState(
             model,
-            self._optimizers,
-            scheduler=self._schedulers,
+            optimizers,
+            scheduler=schedulers,
             scaler=scaler,
             average=average,
             counters=self._counters,
             extra=extra,
         )
         self._state.register("vitals", self.vitals)
-        self._ring = SnapshotRing(self._state, slots=self.policy.snapshots, memory_cap=self.policy.memory_cap)
+        self._keeper = Keeper(self._state, self.policy, self._tell)
         self._ladder = Ladder(self.policy)
-        self._places: dict[int, _Place] = {}
+        self._feeds: dict[int, _Served[Any]] = {}
         self._served: _Served[Any] | None = None
-        self._before: Chance | None = None
-        self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._forward = BeforeForward(modules)
+        self._forward.remember(chance=False, everything=False)
+        self._born = self._touched()
+        self._everything = False
+        self._watched = _WATCHED
         self._question: _Question | None = None
+        self._unanswered_probe = False
+        self._rolled = False
         self._steps = 0
-        self._healthy = 0
-        self._captured_at = 0
-        self._sound_at = -1
+        self._sound_at: tuple[int, ...] = ()
         self._row = 0
         self._endless = 0
         self._slow_rollback = -math.inf
         self._out = 0
-        self._asks = self.policy.diagnosis
+        self._several = 0
 
     @property
     def updates(self) -> int:
@@ -180,7 +180,7 @@ class Governor:
     @property
     def snapshots(self) -> tuple[SnapshotInfo, ...]:
         """The states that can be rolled back to, oldest first."""
-        return self._ring.committed
+        return self._keeper.committed
 
     @property
     def probing(self) -> bool:
@@ -193,11 +193,17 @@ class Governor:
         The batches pass unchanged. While `.probing` is true the batch that is out is one that was served before: `step`
         takes its loss and nothing else, and a loop that counts or logs should leave it out.
         """
-        if self._served is None or self._served.loader is not loader:
-            keep = 8 if self.policy.diagnosis else 0
-            self._served = _Served(loader, keep=keep)
-            self._served.govern(self._serving)
-        return self._served
+        feed = self._feeds.get(id(loader))
+        if feed is None:
+            feed = _Served(loader, keep=8 if self.policy.diagnosis else 0)
+            if self.policy.recovery == "replay" and not feed.rewinds:
+                raise InputError(
+                    f"`loader` is a `{type(loader).__name__}` that cannot be rewound, and `recovery` is 'replay', "
+                    "which must: use 'skip', or a loader that can begin again"
+                )
+            feed.govern(self._coming, self._serving)
+            self._feeds[id(loader)] = feed
+        return feed
 
     def step(self, loss: torch.Tensor | float) -> Verdict:
         """Judge the step whose gradients are there, and apply the update, leave it out, or roll back.
@@ -214,21 +220,33 @@ class Governor:
         """
         value = _as_float(loss)
         out, self._out = self._out, 0
-        if out > 1 and self._asks:
-            self._stop_asking()
-        if self._served is not None and self._served.probe is not None and self._question is not None:
-            return self._answered(value, self._served.probe, self._question)
-        if not self._ring.committed:
-            self._begin()
-        norm = self._measure()
-        scale = self._scaler.get_scale() if self._scaler is not None and self._scaler.is_enabled() else None
-        verdict = self.vitals.observe(value, None if norm is None else norm.item(), step=self._steps, amp_scale=scale)
+        self._count(out)
+        if out and self._served is not None and self._served.probe is not None:
+            if self._question is not None:
+                return self._answered(value, self._served.probe, self._question)
+            self._leave_out()  # a rollback in between has closed the question
+            return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("asking",))
+        if not self._keeper.committed or len(self._update.parameters) != self._known:
+            # From the first step on there is a place to go back to, and it has the shape of the run.
+            self._known = len(self._update.parameters)
+            # Without a feed the first forward has moved the buffers already; what they were is known since the
+            # beginning, unless a checkpoint was loaded meanwhile.
+            first = not self._keeper.committed and self._touched() == self._born
+            with self._forward.in_place() if first else nullcontext():
+                self._keeper.keep(self._place())
+        self._watch_others(out)
+        norm = self._update.measure()
+        rolled, self._rolled = self._rolled, False
+        if rolled and norm is None:
+            self._leave_out()  # the gradients were those of the state that was left
+            return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("rolled-back",))
+        verdict = self._judge(value, None if norm is None else norm.item(), self._update.scale)
         self._steps += 1
         if verdict.action is Action.APPLY:
-            return self._applied(verdict, value, norm)
+            return self._applied(verdict, value, norm, keep=out == 1)
         if verdict.level < Level.ANOMALY:
             return self._left_to_the_scaler(verdict)
-        return self._refused(verdict)
+        return self._refused(verdict, ask=out == 1)
 
     def observe(self, loss: float, grad_norm: float | None = None, **more: Any) -> Verdict:
         """Judge a loss and a norm, and do nothing about it: the detector alone, as `Vitals.observe`."""
@@ -240,10 +258,7 @@ class Governor:
         Raises:
             SnapshotError: A value is not finite, or there is no room; older snapshots are as they were.
         """
-        for candidate in self._ring.candidates:
-            self._ring.discard(candidate.id)
-        info = self._capture()
-        return self._promote(info)
+        return self._keeper.keep(self._place())
 
     def rollback(self, reason: str = "asked for") -> RollbackReport:
         """Go back to the newest snapshot that can be restored; all of the run, or none of it.
@@ -257,74 +272,112 @@ class Governor:
         except GovernorExhausted as error:
             self._tell(records.Exhausted(step=self._steps, message=str(error)))
             raise
-        for candidate in self._ring.candidates:
-            self._ring.discard(candidate.id)
         now = Chance.now(everything=True)
-        newest_first = self._ring.committed[::-1]
-        passed_over = []
-        for info in newest_first[min(attempt.older, len(newest_first) - 1) :]:
-            try:
-                restored = self._ring.restore(info.id)
-            except SnapshotError as error:
-                passed_over.append(f"snapshot {info.id}: {error}")
-                continue
-            break
-        else:
-            raise RollbackFailed(
-                f"no snapshot could be restored at step {self._steps} ({'; '.join(passed_over) or 'there is none'}), "
-                "and the run is as it was before: look into these reasons, or resume from a checkpoint"
-            )
-        place = self._places[info.id]
-        if self._served is not None and place.shelf is not None:
-            self._served.shelf = place.shelf
+        back = self._keeper.go_back(attempt.older, self._steps, self._usable)
+        place = back.place
+        for feed in self._feeds.values():
+            feed.withdraw()
+        if place.feed is not None and place.shelf is not None:
+            place.feed.shelf = place.shelf
         if self.policy.recovery == "skip":
             now.put_back()  # the data go on, and so does chance
-        elif self._served is not None and place.position is not None:
-            self._served.seek(place.position)
+        elif place.feed is not None and place.position is not None:
+            place.feed.seek(place.position)
         self.vitals.rolled_back()
         self._question = None
-        self._healthy, self._captured_at, self._sound_at, self._row = 0, self.updates, -1, 0
-        if self._served is None:
-            self._remember()
+        self._sound_at, self._row = (), 0
+        self._rolled = True
+        self._remember()
         report = RollbackReport(
-            snapshot_id=info.id,
+            snapshot_id=back.info.id,
             step=self._steps,
-            taken_at=info.step,
+            taken_at=back.info.step,
             reason=reason,
             attempt=attempt.number,
             learning_rate_factor=attempt.rate,
-            passed_over=tuple(passed_over),
-            seconds=restored.seconds,
+            passed_over=back.passed_over,
+            seconds=back.seconds,
         )
-        _LOG.warning("step %d: rolled back to update %d, because of %s", self._steps, info.step, reason)
+        _LOG.warning("step %d: rolled back to update %d, because of %s", self._steps, back.info.step, reason)
         self._tell(
             records.RolledBack(
                 step=report.step,
                 reason=reason,
-                snapshot=info.id,
-                taken_at=info.step,
+                snapshot=back.info.id,
+                taken_at=back.info.step,
                 back_to=place.step,
                 attempt=attempt.number,
                 learning_rate_factor=attempt.rate,
-                seconds=restored.seconds,
+                seconds=back.seconds,
             )
         )
         return report
 
-    def _applied(self, verdict: Verdict, value: float, norm: torch.Tensor | None) -> Verdict:
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the governor itself remembers, as plain data; the model and the rest are yours to save."""
+        return {
+            "version": 1,
+            "vitals": self.vitals.state_dict(),
+            "ladder": self._ladder.state_dict(),
+            "steps": self._steps,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the governor that gave this state stood; snapshots and kept batches begin anew.
+
+        Raises:
+            InputError: It is not such a state.
+        """
+        if state.get("version") != 1:
+            raise InputError(f"`version` of the state is {state.get('version')!r}: this flyball reads version 1")
+        self.vitals.load_state_dict(state["vitals"])
+        self._ladder.load_state_dict(state["ladder"])
+        self._steps, self._counters["updates"] = state["steps"], state["updates"]
+
+    def _judge(self, loss: float, norm: float | None, scale: float | None) -> Verdict:
+        """Ask the detector; what the forward left in the buffers counts as part of the batch."""
+        broken = self._forward.broken()
+        if not broken:
+            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=scale)
+        if all(bool(torch.isfinite(buffer.copy).all()) for buffer in broken):
+            # They were finite before this batch, and will be again: it is the batch that is refused.
+            verdict = self.vitals.observe(loss, norm, step=self._steps, nonfinite=("gradients",))
+            codes = {"nonfinite-gradients": "nonfinite-buffers"}
+            return verdict._replace(reasons=tuple(codes.get(code, code) for code in verdict.reasons))
+        return self.vitals.observe(loss, norm, step=self._steps, nonfinite=("buffers",))
+
+    def _count(self, out: int) -> None:
+        """Say once that batches are not asked where a step is made of several."""
+        self._several = self._several + 1 if out > 1 else 0
+        if self._several == _SEVERAL and self.policy.diagnosis:
+            _LOG.warning(
+                "step %d: %d batches are served for one step, so no batch is served again in doubt, and a bad batch "
+                "and a damaged state are told apart by the detector alone",
+                self._steps,
+                out,
+            )
+
+    def _watch_others(self, out: int) -> None:
+        """Find out in the first steps whether the loop draws from Python's or NumPy's generators."""
+        if self._watched and out == 1 and self._forward.chance is not None:
+            self._watched -= 1
+            self._everything = self._everything or not self._forward.chance.same_others()
+
+    def _applied(self, verdict: Verdict, value: float, norm: torch.Tensor | None, *, keep: bool) -> Verdict:
         reference = self.vitals.loss_reference()
-        self._update(norm)
+        self._update.apply(norm, self._ladder.rate(self._steps))
+        self._counters["updates"] += 1
         self._row = self._endless = 0
         if verdict.rho >= _DOUBTFUL:
-            self._healthy = 0
+            self._keeper.doubt()
             question = _Question(verdict, applied=True, diagnosis=Diagnosis(self.updates), anchors=False)
-            if self._ask(question):
+            if keep and self._ask(question):
                 verdict = _also(verdict, "asking")
         else:
-            if reference is not None and self._served is not None and self._before is not None:
-                self._served.keep((Reference(value, *reference), self._before), updates=self.updates)
-            self._healthy += 1
-            damaged = self._look_after_snapshots()
+            if keep and reference is not None and self._served is not None and self._forward.chance is not None:
+                self._served.keep((Reference(value, *reference), self._forward.chance), updates=self.updates)
+            damaged = self._keeper.healthy(self._place())
             if damaged is not None:
                 return self._roll_back(verdict, damaged)
         if verdict.level > Level.OK:
@@ -334,28 +387,30 @@ class Governor:
 
     def _left_to_the_scaler(self, verdict: Verdict) -> Verdict:
         """Let the gradient scaler skip an overflow of its own, and lower its scale."""
-        if self._scaler is not None:
-            for optimizer in self._optimizers:
-                self._scaler.step(optimizer)
-            self._scaler.update()
-        self._clear()
+        self._update.leave_to_the_scaler()
         self._end()
         return verdict
 
-    def _refused(self, verdict: Verdict) -> Verdict:
-        if "nonfinite" in verdict.reasons and (name := first_not_finite(self._model)) is not None:
+    def _refused(self, verdict: Verdict, *, ask: bool) -> Verdict:
+        if (
+            "nonfinite" in verdict.reasons
+            and (name := first_not_finite(self._model, self._update.parameters)) is not None
+        ):
             verdict = verdict._replace(note=f"the first gradient that is not finite is that of `{name}`")
         self._leave_out()
         reasons = set(verdict.reasons)
-        if reasons & _DAMAGED:
+        if "nonfinite" in reasons and not self._update.finite():
+            verdict = _also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC)
+            reasons.add("nonfinite-parameters")
+        if verdict.level is Level.PANIC and reasons & _DAMAGED:
             return self._roll_back(verdict, ", ".join(verdict.reasons))
         slow = bool(reasons & _SLOW)
         if slow and self._steps - self._slow_rollback < self.policy.rollback_window:
             return self._shifted(verdict)
-        if not slow and self._sound_at == self.updates:
+        if ask and not slow and self._sound_at == self._touched():
             return self._data(verdict)  # nothing was applied since the state was last found sound
         question = _Question(verdict, applied=False, diagnosis=Diagnosis(self.updates), anchors=slow)
-        if self._ask(question):
+        if ask and self._ask(question):
             asked = verdict._replace(action=Action.SKIP, reasons=(*verdict.reasons, "asking"))
             self._speak(asked)
             return asked
@@ -380,14 +435,14 @@ class Governor:
     def _data(self, verdict: Verdict) -> Verdict:
         """The state is sound, so the batch was bad: it stays left out, and costs nothing else."""
         self.vitals.found_sound()
-        self._sound_at = self.updates
+        self._sound_at = self._touched()
         self._row += 1
         self._endless += 1
         held = self.vitals.held()
         if self._row >= _CHANGED_FOR_GOOD and held >= _ADOPT:
             self.vitals.adopt_held()
             self._row = 0
-            told = _also(verdict, "data", "adopted")._replace(level=Level.WATCH)
+            told = _also(verdict, "data", "adopted")._replace(level=Level.WATCH, action=Action.SKIP)
         elif self._endless >= _ENDLESS:
             halted = _also(verdict, "data", "endless")._replace(action=Action.HALT)
             self._speak(halted)
@@ -405,7 +460,7 @@ class Governor:
 
     def _ask(self, question: _Question) -> bool:
         """Have a kept batch served next, if there is one; say whether."""
-        if self._served is None or not self._asks:
+        if self._served is None or not self.policy.diagnosis:
             return False
         if question.anchors:
             asked = len(question.diagnosis.scores)
@@ -421,6 +476,7 @@ class Governor:
         """Take the loss of a batch that was served again, and undo all else that serving it did."""
         reference: Reference = kept.info[0]  # type: ignore[index] # what `_applied` kept
         self._leave_out()
+        self._unanswered_probe = False
         score = reference.score(value)
         if question.anchors:
             question.diagnosis.scores.append(score)
@@ -443,8 +499,9 @@ class Governor:
             told = verdict._replace(note=f"kept batches rose by {scores} of their usual deviation")
             return self._roll_back(_also(told, "state"), f"damage (kept batches rose by {scores} scales)")
         if question.applied:
-            if finding is Finding.SOUND:
-                self._sound_at = self.updates
+            if finding is not Finding.SOUND:
+                return verdict._replace(action=Action.SKIP)
+            self._sound_at = self._touched()
             return _also(verdict, "sound")._replace(action=Action.SKIP, level=Level.OK)
         if finding is not Finding.SOUND:
             return self._unanswered(verdict)
@@ -455,30 +512,29 @@ class Governor:
             return told
         return self._data(verdict)
 
-    def _stop_asking(self) -> None:
-        """Say once that batches are not asked where a step is made of several."""
-        self._asks = False
-        _LOG.warning(
-            "step %d: several batches were served for one step, so no batch is served again in doubt, and a bad batch "
-            "and a damaged state are told apart by the detector alone",
-            self._steps,
-        )
-        if self._question is not None:
-            self._question = None
-            self._leave_out()  # a batch that was served again is in these gradients
-
     def _roll_back(self, verdict: Verdict, reason: str) -> Verdict:
         told = verdict._replace(level=Level.PANIC, action=Action.ROLLBACK)
         self._speak(told)
         self.rollback(reason)
         return told
 
+    def _coming(self, feed: _Served[Any]) -> None:
+        """Before the feed reads on: put right what a loop that went on without a step has left."""
+        self._served = feed
+        if self._unanswered_probe:
+            self._question, self._unanswered_probe, self._out = None, False, 0
+            self._leave_out()
+        if self._out and all(parameter.grad is None for parameter in self._update.parameters):
+            self._out = 0  # those batches were looked at, or given up; no step will be made of them
+        if not self._keeper.committed:
+            self._keeper.keep(self._place())
+
     def _serving(self, probe: Kept[Any] | None) -> None:
-        """Before every batch that the feed hands out: remember what leaving it out must put back."""
+        """Before a batch is handed out: remember what leaving it out must put back."""
+        self._unanswered_probe = probe is not None
         self._out += 1
-        self._remember()
-        if not self._ring.committed:
-            self._begin()
+        if self._out == 1:
+            self._remember()
         if probe is not None:
             chance: Chance = probe.info[1]  # type: ignore[index] # what `_applied` kept
             chance.put_back()
@@ -490,116 +546,30 @@ class Governor:
     @torch.no_grad()
     def _remember(self) -> None:
         # Without a feed the next batch is drawn before its forward, and chance must not be taken back to before that.
-        self._before = None if self._served is None else Chance.now()
-        live = list(self._model.buffers())
-        if len(live) != len(self._buffers) or any(
-            one is not kept for one, (kept, _) in zip(live, self._buffers, strict=True)
-        ):
-            self._buffers = [(one, one.detach().clone()) for one in live]
-            return
-        for buffer, copy in self._buffers:
-            copy.copy_(buffer)
+        self._forward.remember(chance=self._served is not None, everything=self._everything or self._watched > 0)
 
     @torch.no_grad()
     def _leave_out(self) -> None:
         """Make it as if the batch had not been seen."""
-        self._clear()
-        self._forget_unscaling()
-        for buffer, copy in self._buffers:
-            buffer.copy_(copy)
-        if self._before is not None:
-            self._before.put_back()
+        self._update.leave_out()
+        self._forward.put_back()
 
-    def _measure(self) -> torch.Tensor | None:
-        if self._scaler is not None:
-            for optimizer in self._optimizers:
-                self._scaler.unscale_(optimizer)
-        found = gradients(self._parameters)
-        return total_norm(found) if found else None
-
-    def _update(self, norm: torch.Tensor | None) -> None:
-        if self._max_norm is not None and norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._max_norm, norm)
-        with self._slowed(self._ladder.rate(self._steps)):
-            for optimizer in self._optimizers:
-                if self._scaler is not None:
-                    self._scaler.step(optimizer)
-                else:
-                    optimizer.step()
-        if self._scaler is not None:
-            self._scaler.update()
-        for scheduler in self._schedulers:
-            scheduler.step()
-        if self._average is not None:
-            self._average.update_parameters(self._model)
-        self._clear()
-        self._counters["updates"] += 1
-
-    @contextmanager
-    def _slowed(self, factor: float) -> Iterator[None]:
-        """Lower every learning rate for one update, without the schedule noticing."""
-        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups] if factor < 1.0 else []
-        rates = [group["lr"] for group in groups]
-        for group in groups:
-            group["lr"] = group["lr"] * factor
-        yield
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
-
-    def _clear(self) -> None:
-        for optimizer in self._optimizers:
-            optimizer.zero_grad()
-
-    def _forget_unscaling(self) -> None:
-        """Let the scaler begin its next step anew; its scale and its count of good steps stay."""
-        if self._scaler is not None and self._scaler.is_enabled():
-            self._scaler.update(new_scale=self._scaler.get_scale())
-
-    def _begin(self) -> None:
-        """Keep the state that training starts from: from the first step on there is a place to go back to."""
-        self._promote(self._capture())
-
-    def _capture(self) -> SnapshotInfo:
-        info = self._ring.capture(self.updates)
-        self._captured_at = self.updates
-        self._healthy = 0
-        served = self._served
-        self._places[info.id] = (
-            _Place(self._steps) if served is None else _Place(self._steps, served.position, served.shelf)
-        )
-        return info
-
-    def _promote(self, info: SnapshotInfo) -> SnapshotInfo:
-        committed = self._ring.promote(info.id)
-        alive = {one.id for one in self._ring.committed}
-        self._places = {id_: place for id_, place in self._places.items() if id_ in alive}
-        self._tell(
-            records.SnapshotCommitted(
-                step=self._steps,
-                snapshot=committed.id,
-                taken_at=committed.step,
-                bytes=committed.bytes,
-                seconds=committed.seconds,
-            )
-        )
-        return committed
-
-    def _look_after_snapshots(self) -> str | None:
-        """Promote the candidate that has stood its probation, or take one; say what is damaged."""
-        candidates = self._ring.candidates
-        if candidates:
-            if self._healthy >= self.policy.probation:
-                self._promote(candidates[0])
-        elif self.updates - self._captured_at >= self.policy.snapshot_every:
-            try:
-                self._capture()
-            except SnapshotError as error:
-                self._tell(records.SnapshotDiscarded(step=self._steps, reason=str(error)))
-                if error.reason == "not-finite":
-                    return str(error)
-                _LOG.warning("step %d: no snapshot was taken (%s)", self._steps, error)
-                self._captured_at = self.updates
+    def _usable(self, place: Place) -> str | None:
+        """Say why a run cannot go on from a place."""
+        if self.policy.recovery == "skip":
+            return None
+        if place.feed is not self._served:
+            return "its batches were served by another feed, and `recovery` is 'replay'"
+        if place.feed is not None and place.position is not None and not place.feed.can_reach(place.position):
+            return f"{place.position} cannot be reached any more, and `recovery` is 'replay'"
         return None
+
+    def _touched(self) -> tuple[int, ...]:
+        """Return what changes when a parameter is written to, by an update or by anything else."""
+        return (self.updates, *(parameter._version for parameter in self._update.parameters))  # noqa: SLF001 -- torch's only word on it
+
+    def _place(self) -> Place:
+        return Place.now(self._steps, self.updates, self._served)
 
     def _speak(self, verdict: Verdict) -> None:
         position = None if self._served is None else str(self._served.position)
@@ -622,11 +592,13 @@ class Governor:
 class _Served(Feed[B]):
     """A feed that tells its governor of every batch before it is handed out."""
 
-    def govern(self, serving: Callable[[Kept[B] | None], None]) -> None:
-        """Name what is called with the kept step that comes next, or None."""
+    def govern(self, coming: Callable[[_Served[B]], None], serving: Callable[[Kept[B] | None], None]) -> None:
+        """Name what is called before a batch is read, and after it, with the kept step that it is or None."""
+        self._coming_next = coming
         self._serving = serving
 
     def _next(self, target: int) -> B:
+        self._coming_next(self)
         batch = super()._next(target)
         self._serving(self.probe)
         return batch
@@ -649,22 +621,3 @@ def _as_float(loss: torch.Tensor | float) -> float:
         return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"`loss` is {loss!r}: pass a number, or a tensor that holds one") from error
-
-
-def _refuse_what_cannot_be_governed(
-    optimizers: Sequence[torch.optim.Optimizer], parameters: Sequence[torch.nn.Parameter]
-) -> None:
-    for optimizer in optimizers:
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise InputError(
-                "`optimizer` is an LBFGS, which evaluates the loss inside its step: what it will do cannot be judged "
-                "before it is done; use an optimizer that takes one gradient a step"
-            )
-    if len({id(parameter) for parameter in parameters}) != len(parameters):
-        raise InputError("two of the optimizers own the same parameter, which would be updated twice: give it to one")
-    if (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    ):
-        raise InputError("a governor does not yet agree with those of other ranks: govern a run of one process")

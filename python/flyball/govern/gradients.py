@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+_HALF = frozenset({torch.float16, torch.bfloat16})
+
 
 def gradients(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
     """Return the gradients there are; of a sparse one, its values."""
@@ -19,21 +21,28 @@ def gradients(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
 
 
 def total_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the Euclidean norm of all tensors together."""
+    """Return the Euclidean norm of all tensors together, in single precision at least."""
+    norm: torch.Tensor
+    if any(one.dtype in _HALF for one in tensors):
+        norms = [torch.linalg.vector_norm(one, dtype=torch.float32 if one.dtype in _HALF else None) for one in tensors]
+        device = norms[0].device
+        norm = torch.linalg.vector_norm(torch.stack([one.float().to(device) for one in norms]))
+        return norm
     if len({(one.device, one.dtype) for one in tensors}) == 1:  # the usual case, without torch's grouping
-        norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))  # noqa: SLF001 -- as torch does
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))  # noqa: SLF001 -- as torch does
         return norm
     return torch.nn.utils.get_total_norm(tensors)
 
 
-def first_not_finite(model: nn.Module) -> str | None:
+def first_not_finite(model: nn.Module, owned: Iterable[nn.Parameter]) -> str | None:
     """Return the parameter whose gradient the backward pass reached first, of those with one that is not finite.
 
     Backward order is taken as the reverse of registration, which it is for a model that runs top to bottom.
     """
+    trained = set(map(id, owned))
     for name, parameter in reversed(list(model.named_parameters())):
         grad = parameter.grad
-        if grad is None:
+        if grad is None or id(parameter) not in trained:
             continue
         values = grad.coalesce().values() if grad.is_sparse else grad
         if not bool(torch.isfinite(values).all()):

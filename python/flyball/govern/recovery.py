@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flyball.errors import GovernorExhausted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flyball.govern.policy import Policy
 
 # Steps over which a lowered rate rises back to what the user's schedule says.
@@ -73,6 +75,15 @@ class Ladder:
         """Return what the learning rate is to be multiplied with at a step."""
         risen = min(1.0, (step - self._since) / _RAMP)
         return self._rate + (1.0 - self._rate) * risen if self._rate < 1.0 else 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was spent, as plain data."""
+        return {"steps": list(self._steps), "history": list(self._history), "rate": self._rate, "since": self._since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what another one has spent."""
+        self._steps, self._history = deque(state["steps"]), list(state["history"])
+        self._rate, self._since = state["rate"], state["since"]
 
     @property
     def left(self) -> int:

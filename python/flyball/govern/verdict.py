@@ -43,6 +43,12 @@ _SAID = {
     "adopted": "the new level is adopted",
     "learning": "taken in as data while the thresholds are learnt anew",
     "expected": "part of a shift that was announced",
+    "asking": "a kept batch is served again, to see whether the state is sound",
+    "data": "the state was asked and is sound: the data are bad",
+    "state": "the state was asked and is damaged",
+    "sound": "the state was asked and is sound",
+    "rolled-back": "the run was rolled back after these gradients were taken",
+    "endless": "nothing but bad data for too long",
     "sign": "the first negative loss after many positive ones",
 }
 

@@ -243,6 +243,24 @@ class Feed(Generic[B]):
         self._coming = kept
         return kept
 
+    def withdraw(self) -> None:
+        """Serve nothing again after all."""
+        self._waiting.clear()
+        self._coming = None
+
+    def can_reach(self, position: Position) -> bool:
+        """Say whether a position can be sought now."""
+        try:
+            self._reachable(position)
+        except SeekError:
+            return False
+        return True
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether an earlier position can be sought."""
+        return self._source.rewinds
+
     def close(self) -> None:
         """End the loop that is running and let the workers of the loader go; the position stays."""
         running = None if self._pass is None else self._pass()

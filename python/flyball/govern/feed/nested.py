@@ -55,6 +55,9 @@ class Held(Generic[B]):
     def _copied(self, value: Any, *, watch: bool) -> Any:
         if isinstance(value, torch.Tensor):
             if watch:
+                strided = value.device.type == "cpu" and value.layout is torch.strided
+                if strided and value.is_shared():  # type: ignore[no-untyped-call]
+                    return value.clone()  # a worker's memory is a file that stays open as long as it is held
                 if value.is_inference():
                     raise InputError("an inference tensor does not count its changes")
                 self._tensors.append((value, value._version))  # noqa: SLF001 -- as above

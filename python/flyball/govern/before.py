@@ -1,0 +1,115 @@
+"""What a forward changes besides gradients, as it was before: what leaving a batch out puts back."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from flyball.govern.chance import Chance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A buffer as it was before the forward."""
+
+    module: torch.nn.Module
+    name: str
+    tensor: torch.Tensor
+    copy: torch.Tensor
+    checked: bool
+
+    @classmethod
+    def of(cls, module: torch.nn.Module, name: str, tensor: torch.Tensor) -> Buffer:
+        """Copy a buffer; one that holds infinities by design, as a mask does, is not looked at later."""
+        floats = tensor.is_floating_point() and tensor.dtype.itemsize > 1
+        checked = floats and not bool(torch.isinf(tensor).any())
+        return cls(module, name, tensor, tensor.detach().clone(), checked)
+
+    def live(self) -> torch.Tensor:
+        """Return what is bound to its name now."""
+        found = self.module._buffers[self.name]  # noqa: SLF001 -- as above
+        return self.tensor if found is None else found.detach()
+
+    def put_back(self) -> None:
+        """Give it its value back, and its place if another tensor was bound to its name."""
+        self.tensor.copy_(self.copy)
+        self.module._buffers[self.name] = self.tensor  # noqa: SLF001 -- `register_buffer` refuses a name that is taken
+
+
+class BeforeForward:
+    """The buffers of some modules and the random state, as they were before a forward.
+
+    Args:
+        modules: Whose buffers.
+
+    Attributes:
+        chance: The random state; None where it was not asked for.
+    """
+
+    def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
+        self.chance: Chance | None = None
+        self._modules = modules
+        self._buffers: list[Buffer] = []
+
+    @torch.no_grad()
+    def remember(self, *, chance: bool, everything: bool) -> None:
+        """Take everything as it is now.
+
+        Args:
+            chance: Whether the random state is to be put back too.
+            everything: Whether that of Python and NumPy is part of it.
+        """
+        self.chance = Chance.now(everything=everything) if chance else None
+        live = [
+            (module, name, tensor)
+            for one in self._modules
+            for module in one.modules()
+            for name, tensor in module._buffers.items()  # noqa: SLF001 -- a buffer may be bound anew by its name
+            if tensor is not None
+        ]
+        known = len(live) == len(self._buffers) and all(
+            tensor is buffer.tensor for (_, _, tensor), buffer in zip(live, self._buffers, strict=True)
+        )
+        if known:
+            for buffer in self._buffers:
+                buffer.copy.copy_(buffer.tensor)
+        else:
+            self._buffers = [Buffer.of(*one) for one in live]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Make it as if there had been no forward."""
+        for buffer in self._buffers:
+            buffer.put_back()
+        if self.chance is not None:
+            self.chance.put_back()
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Have the buffers as they were before, for a while."""
+        with torch.no_grad():
+            now = [buffer.live().clone() for buffer in self._buffers]
+            for buffer in self._buffers:
+                buffer.live().copy_(buffer.copy)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(self._buffers, now, strict=True):
+                    buffer.live().copy_(value)
+
+    def broken(self) -> list[Buffer]:
+        """Return the buffers that hold a value that is not finite now."""
+        checked = [buffer for buffer in self._buffers if buffer.checked]
+        if not checked:
+            return []
+        norms = torch.stack([torch.linalg.vector_norm(buffer.live(), dtype=torch.float64) for buffer in checked])
+        if bool(torch.isfinite(norms).all()):
+            return []
+        return [buffer for buffer in checked if not bool(torch.isfinite(buffer.live()).all())]

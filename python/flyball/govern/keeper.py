@@ -1,0 +1,175 @@
+"""When a snapshot is taken, when it is trusted, and which one the run goes back to."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flyball.errors import RollbackFailed, SnapshotError
+from flyball.govern import records
+from flyball.govern.snapshot import SnapshotInfo, SnapshotRing, TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flyball.events import Event
+    from flyball.govern.feed import Feed, Position, Shelf
+    from flyball.govern.policy import Policy
+
+_LOG = logging.getLogger("flyball.govern")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where loop and data stand.
+
+    Args:
+        step: How many steps were judged.
+        updates: How many of them are in the weights.
+        feed: What serves the batches.
+        position: Where it stands.
+        shelf: The batches it keeps.
+    """
+
+    step: int
+    updates: int
+    feed: Feed[Any] | None = None
+    position: Position | None = None
+    shelf: Shelf[Any] | None = None
+
+    @classmethod
+    def now(cls, step: int, updates: int, feed: Feed[Any] | None) -> Place:
+        """Return the present place."""
+        return cls(step, updates) if feed is None else cls(step, updates, feed, feed.position, feed.shelf)
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A way back that was taken.
+
+    Args:
+        info: The snapshot.
+        place: Where the run stood when it was taken.
+        seconds: How long the restore took.
+        passed_over: Newer snapshots that could not be restored, and why.
+    """
+
+    info: SnapshotInfo
+    place: Place
+    seconds: float
+    passed_over: tuple[str, ...]
+
+
+class Keeper:
+    """Take snapshots at a cadence, trust them after a probation, and lead back to the newest that holds.
+
+    Args:
+        state: What is kept.
+        policy: How often, how many, and on what probation.
+        tell: Where events go.
+    """
+
+    def __init__(self, state: TrainingState, policy: Policy, tell: Callable[[Event], None]) -> None:
+        self._policy = policy
+        self._tell = tell
+        self._ring = SnapshotRing(state, slots=policy.snapshots, memory_cap=policy.memory_cap)
+        self._places: dict[int, Place] = {}
+        self._captured_at = 0
+        self._healthy = 0
+
+    @property
+    def committed(self) -> tuple[SnapshotInfo, ...]:
+        """The snapshots that can be restored, oldest first."""
+        return self._ring.committed
+
+    def keep(self, place: Place) -> SnapshotInfo:
+        """Take a snapshot and trust it at once.
+
+        Raises:
+            SnapshotError: A value is not finite, or there is no room; older snapshots are as they were.
+        """
+        self._drop_candidates()
+        return self._trust(self._capture(place), place)
+
+    def doubt(self) -> None:
+        """Begin the probation anew."""
+        self._healthy = 0
+
+    def healthy(self, place: Place) -> str | None:
+        """Count a healthy update; trust the candidate, or take one, if it is time.
+
+        Returns:
+            What is not finite in the state, if that is why no snapshot could be taken.
+        """
+        self._healthy += 1
+        candidates = self._ring.candidates
+        if candidates:
+            if self._healthy >= self._policy.probation:
+                self._trust(candidates[0], place)
+        elif place.updates - self._captured_at >= self._policy.snapshot_every:
+            try:
+                self._capture(place)
+            except SnapshotError as error:
+                self._captured_at = place.updates
+                self._tell(records.SnapshotDiscarded(step=place.step, reason=str(error)))
+                if error.reason == "not-finite":
+                    return str(error)
+                _LOG.warning("step %d: no snapshot was taken (%s)", place.step, error)
+        return None
+
+    def go_back(self, older: int, step: int, unusable: Callable[[Place], str | None]) -> Return:
+        """Restore the newest snapshot that can be restored.
+
+        Args:
+            older: How many of the newest to pass over.
+            step: Where the run stands, for the message.
+            unusable: Says why the run could not go on from a place, if so; asked before anything is changed.
+
+        Raises:
+            RollbackFailed: None could be; the run is as it was, or the message says otherwise.
+        """
+        self._drop_candidates()
+        passed_over = []
+        newest_first = self._ring.committed[::-1]
+        for info in newest_first[max(0, min(older, len(newest_first) - 1)) :]:
+            if (reason := unusable(self._places[info.id])) is not None:
+                passed_over.append(f"snapshot {info.id}: {reason}")
+                continue
+            try:
+                restored = self._ring.restore(info.id)
+            except SnapshotError as error:
+                passed_over.append(f"snapshot {info.id}: {error}")
+                continue
+            self._healthy, self._captured_at = 0, info.step
+            return Return(info, self._places[info.id], restored.seconds, tuple(passed_over))
+        raise RollbackFailed(
+            f"no snapshot could be restored at step {step} ({'; '.join(passed_over) or 'there is none'}), and the run "
+            "is as it was before: look into these reasons, or resume from a checkpoint"
+        )
+
+    def _drop_candidates(self) -> None:
+        for candidate in self._ring.candidates:
+            self._ring.discard(candidate.id)
+
+    def _capture(self, place: Place) -> SnapshotInfo:
+        info = self._ring.capture(place.updates)
+        self._captured_at = place.updates
+        self._healthy = 0
+        self._places[info.id] = place
+        return info
+
+    def _trust(self, info: SnapshotInfo, place: Place) -> SnapshotInfo:
+        committed = self._ring.promote(info.id)
+        alive = {one.id for one in self._ring.committed}
+        self._places = {id_: place for id_, place in self._places.items() if id_ in alive}
+        self._tell(
+            records.SnapshotCommitted(
+                step=place.step,
+                snapshot=committed.id,
+                taken_at=committed.step,
+                bytes=committed.bytes,
+                seconds=committed.seconds,
+            )
+        )
+        return committed

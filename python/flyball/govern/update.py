@@ -1,0 +1,121 @@
+"""One update of the weights: what is measured before it, and everything that moves with it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flyball.govern.gradients import gradients, total_norm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class Update:
+    """Optimizers, schedules, scaler and average, moved together or not at all.
+
+    Args:
+        model: Whose weights the average follows.
+        optimizers: In the order in which they step.
+        schedulers: Stepped after every update.
+        scaler: The gradient scaler, or None.
+        average: What follows the weights, or None.
+        max_norm: The norm that gradients are clipped to, or None.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        schedulers: Sequence[Any],
+        *,
+        scaler: torch.amp.GradScaler | None,
+        average: Any,
+        max_norm: float | None,
+    ) -> None:
+        self._model = model
+        self._optimizers = optimizers
+        self._schedulers = schedulers
+        self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._average = average
+        self._max_norm = max_norm
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What the optimizers own now; groups may be added to them."""
+        return [p for one in self._optimizers for group in one.param_groups for p in group["params"]]
+
+    @property
+    def scale(self) -> float | None:
+        """The scale of the gradient scaler, where there is one."""
+        return None if self._scaler is None else float(self._scaler.get_scale())
+
+    def measure(self) -> torch.Tensor | None:
+        """Unscale the gradients, and return their norm; None where there are none."""
+        found = gradients(self.parameters)
+        if not found:
+            return None
+        if self._scaler is not None:
+            for optimizer in self._optimizers:
+                self._scaler.unscale_(optimizer)
+        return total_norm(found)
+
+    def finite(self) -> bool:
+        """Say whether every parameter is finite."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+
+    def apply(self, norm: torch.Tensor | None, factor: float) -> None:
+        """Move everything by one step.
+
+        Args:
+            norm: What `measure` returned.
+            factor: What the learning rates are multiplied with, for this update alone.
+        """
+        if self._max_norm is not None and norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self._max_norm, norm)
+        with self._slowed(factor):
+            self._step(scaled=norm is not None)
+        for scheduler in self._schedulers:
+            scheduler.step()
+        if self._average is not None:
+            self._average.update_parameters(self._model)
+        self._clear()
+
+    def leave_to_the_scaler(self) -> None:
+        """Let the scaler skip an overflow of its own, and lower its scale."""
+        self._step(scaled=True)
+        self._clear()
+
+    def leave_out(self) -> None:
+        """Forget the gradients, and that they were unscaled; the scale and its count of good steps stay."""
+        self._clear()
+        if self._scaler is not None:
+            self._scaler.update(new_scale=self._scaler.get_scale())
+
+    def _step(self, *, scaled: bool) -> None:
+        for optimizer in self._optimizers:
+            if self._scaler is not None and scaled:
+                self._scaler.step(optimizer)
+            else:
+                optimizer.step()
+        if self._scaler is not None and scaled:
+            self._scaler.update()
+
+    def _clear(self) -> None:
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+
+    @contextmanager
+    def _slowed(self, factor: float) -> Iterator[None]:
+        """Lower every learning rate for one update, without the schedule noticing."""
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups] if factor < 1.0 else []
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = group["lr"] * factor
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
