@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -117,6 +118,10 @@ def governed(
             yield verdict
             if not feed.probing:
                 harm(number)
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1)
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
@@ -379,6 +384,14 @@ def test_a_gradient_scaler_keeps_its_scale_when_a_bad_batch_is_left_out() -> Non
             lambda m: Governor(m, [torch.optim.SGD(m.parameters(), lr=1.0), torch.optim.SGD(m.parameters(), lr=1.0)]),
             "own the same parameter",
         ),
+        (lambda m: Governor(m, []), "`optimizer` is an empty list"),
+        (lambda m: Governor(m, sgd(m), max_norm=-1.0), "`max_norm` is -1.0: pass a number above 0"),
+        (lambda m: Governor(m, sgd(m), max_norm=math.nan), "`max_norm` is nan"),
+        (lambda m: Governor(m, sgd(nn.Linear(2, 2))), "owns 2 parameters that are in neither `model` nor `extra`"),
+        (
+            lambda m: Governor(m, (one := sgd(m)), scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau(one)),
+            "ReduceLROnPlateau, which needs a metric",
+        ),
     ],
 )
 def test_what_cannot_be_governed_is_refused_by_name(make: Callable[[nn.Module], Governor], message: str) -> None:
@@ -421,3 +434,87 @@ def test_several_optimizers_frozen_parameters_and_groups_are_governed_together()
         loss.backward()  # type: ignore[no-untyped-call]
         governor.step(loss)
     assert same(list(model.state_dict().values()), list(twin.state_dict().values()))
+
+
+def test_replay_over_data_that_cannot_be_rewound_is_refused_before_the_first_step() -> None:
+    run = Run()
+    governor = run.governor(Policy(recovery="replay"))
+    with pytest.raises(InputError, match="cannot be rewound, and `recovery` is 'replay'"):
+        governor.feed(batch for batch in list(run.loader))
+
+
+def test_two_steps_on_one_batch_are_both_judged() -> None:
+    run = Run()
+    governor = run.governor()
+    verdicts = []
+    for batch in governor.feed(list(run.loader)):
+        for _ in range(2):
+            loss = run.loss(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            verdicts.append(governor.step(loss))
+    assert {verdict.action for verdict in verdicts} == {Action.APPLY}
+    assert governor.updates == len(verdicts)
+
+
+def test_an_evaluation_through_the_feed_changes_nothing_about_the_governing() -> None:
+    run = Run()
+    governor = run.governor()
+    batches = list(run.loader) * 3
+    with torch.no_grad():
+        for batch in governor.feed(batches):
+            if not governor.probing:
+                run.loss(batch)
+    verdicts = list(governed(run, governor, batches, spoil=lambda n, b: nan(b) if n == 60 else b))
+    assert ["data" in verdict.reasons for verdict in verdicts].count(True) == 1, "it is still asked"
+
+
+def test_a_batch_that_poisons_a_buffer_is_left_out_though_its_loss_is_ordinary() -> None:
+    run = Run()
+    governor = run.governor()
+    spoil: Spoil = lambda n, b: (b[0] * 1e20, b[1]) if n == 60 else b  # noqa: E731
+    verdicts = []
+    for verdict in governed(run, governor, epochs=3, spoil=spoil):
+        verdicts.append(verdict)
+        assert all(bool(torch.isfinite(buffer).all()) for buffer in run.model.buffers())
+    refused = [verdict for verdict in verdicts if verdict.action is Action.SKIP and "asking" not in verdict.reasons]
+    assert "nonfinite-buffers" in refused[0].reasons
+    assert not any(verdict.action is Action.ROLLBACK for verdict in verdicts)
+
+
+def test_parameters_that_join_later_are_watched_and_rolled_back_too() -> None:
+    run = Run(adam=False)
+    run.head.requires_grad_(requires_grad=False)
+    run.optimizer = torch.optim.SGD([p for p in run.model.parameters() if p.requires_grad], lr=0.02)
+    governor = Governor(run.model, run.optimizer)
+    seen = governed(run, governor, epochs=4)
+    for _ in range(10):
+        next(seen)
+    run.head.requires_grad_(requires_grad=True)
+    run.optimizer.add_param_group({"params": list(run.head.parameters())})
+    next(seen)
+    kept = [parameter.detach().clone() for parameter in run.head.parameters()]
+    next(seen)
+    governor.rollback("a test")
+    assert governor.updates == 10
+    assert not same(kept, [parameter.detach() for parameter in run.head.parameters()])
+
+
+def test_gradients_in_half_precision_have_a_norm_in_single_precision() -> None:
+    model = nn.Linear(64, 64).half()
+    governor = Governor(model, sgd(model))
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 30000.0)
+    assert governor.step(1.0).action is Action.APPLY
+
+
+def test_what_the_governor_remembers_survives_the_process_as_plain_data() -> None:
+    run = Run()
+    governor = run.governor()
+    list(governed(run, governor, epochs=2))
+    governor.rollback("a test")
+    state = json.loads(json.dumps(governor.state_dict()))
+    other = Run().governor()
+    other.load_state_dict(state)
+    assert other.state_dict() == governor.state_dict()
+    with pytest.raises(InputError, match="`version` of the state is 7"):
+        other.load_state_dict({**state, "version": 7})
