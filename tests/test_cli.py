@@ -148,6 +148,15 @@ def test_a_pipe_that_nobody_reads_is_no_error(tmp_path: Path, arguments: list[st
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_standard_output_that_cannot_be_written_is_code_1_and_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*FLYBALL, "--version"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output cannot be written (No space left on device)\n"
+
+
 def test_settings_may_stand_before_and_after_options(tmp_path: Path) -> None:
     printed = flyball("demo", "seed=1", "--settings", "training.epochs=7", cwd=tmp_path)
     assert "seed = 1\n" in printed.stdout

@@ -27,14 +27,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What flyball or the system refuses is one line on standard error; `--traceback` shows the rest.
     """
     try:
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where a failure can be answered, and not when Python ends
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read this has left; what Python still wants to flush at exit must not fail.
+    except OSError as error:
+        # What Python still wants to flush at its end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FINE
+        if isinstance(error, BrokenPipeError):
+            return FINE  # whoever read this has left
+        sys.stderr.write(f"error: standard output cannot be written ({error.strerror})\n")
+        return FAILED
 
 
 def _run(arguments: Sequence[str] | None) -> int:
