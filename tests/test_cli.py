@@ -178,18 +178,27 @@ def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path: Path) -> None:
     process.stderr.close()
 
 
+def stopped(cwd: Path, number: signal.Signals) -> tuple[int, str]:
+    """Signal a demo in the middle of its training; return its exit code and what it said to standard error."""
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and their children too.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from flyball.cli import main"
+    )
+    command = [sys.executable, "-c", f"{program}; sys.exit(main())", "demo", "training.epochs=1000", "--run", "r"]
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("epoch"):
+            assert process.poll() is None
+        process.send_signal(number)
+        try:
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return process.returncode, stderr
+
+
 def test_ctrl_c_is_code_130_with_a_whole_journal_and_nothing_half_written(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*FLYBALL, "demo", "training.epochs=1000", "--run", "r"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("epoch"):
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
-    assert process.returncode == 130
-    assert stderr == "\ninterrupted\n"
+    assert stopped(tmp_path, signal.SIGINT) == (130, "\ninterrupted\n")
     lines = (tmp_path / "r" / "events.jsonl").read_text().splitlines(keepends=True)
     assert all(line.endswith("\n") and json.loads(line) for line in lines)
     assert json.loads(lines[-1])["data"]["error"] == "KeyboardInterrupt"
@@ -198,16 +207,7 @@ def test_ctrl_c_is_code_130_with_a_whole_journal_and_nothing_half_written(tmp_pa
 
 
 def test_a_terminated_run_says_so_in_its_journal(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*FLYBALL, "demo", "training.epochs=1000", "--run", "r"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("epoch"):
-        assert process.poll() is None
-    process.terminate()
-    _, stderr = process.communicate()
-    assert (process.returncode, stderr) == (143, "")
+    assert stopped(tmp_path, signal.SIGTERM) == (143, "")
     last = [record.event for record in events.read(tmp_path / "r" / "events.jsonl")][-1]
     assert isinstance(last, events.RunFailed)
     assert last.error == "SystemExit"
