@@ -89,7 +89,7 @@ class Journal:
         writer.thread.start()
 
     def write(self, event: Event, *, step: int | None = None) -> None:
-        """Hand over an event, in about a microsecond; trouble with the file is never raised here.
+        """Hand over an event without waiting; trouble with the file is never raised here.
 
         Numbers belong in an event as numbers: a tensor is read when the writer comes to it.
 

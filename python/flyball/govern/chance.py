@@ -14,8 +14,8 @@ import torch
 class Chance:
     """The states of torch's generators, on the CPU and on every GPU that is in use.
 
-    Those of Python and NumPy are taken only where they are asked for: they cost ten times as much, and data are drawn
-    from them rather than forwards.
+    Those of Python and NumPy are taken only where they are asked for: they are large, and data are drawn from them
+    rather than forwards.
     """
 
     cpu: torch.Tensor

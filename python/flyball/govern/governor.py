@@ -216,6 +216,7 @@ class Governor:
         Raises:
             GovernorExhausted: The budget of the policy is spent and the run still fails.
             RollbackFailed: No snapshot could be restored.
+            SnapshotError: The state that training starts from is not finite, or has no room.
             InputError: The loss is no number.
         """
         value = _as_float(loss)
@@ -411,7 +412,7 @@ class Governor:
             return self._data(verdict)  # nothing was applied since the state was last found sound
         question = _Question(verdict, applied=False, diagnosis=Diagnosis(self.updates), anchors=slow)
         if ask and self._ask(question):
-            asked = verdict._replace(action=Action.SKIP, reasons=(*verdict.reasons, "asking"))
+            asked = _also(verdict, "asking")._replace(action=Action.SKIP)
             self._speak(asked)
             return asked
         return self._unanswered(verdict)

@@ -19,8 +19,8 @@ class Policy(Config):
     """What a governor may be told; the defaults are the measured ones.
 
     Args:
-        budget: -ln of the nominal false-alarm probability per channel and step, the one real
-            knob: 10 finds more and refuses about one clean step in 5,000, 13 a tenth of that.
+        budget: -ln of the nominal false-alarm probability per channel and step, the one real knob: 10 finds more, and
+            refuses about one clean step in 5,000 where 13 refuses one in 20,000 (`python -m benches.faults`).
         window: How many accepted scores a threshold is learnt from.
         heat: The factor on every threshold for 16 steps after a strong anomaly; 1 is none.
         sustained: How many refusals in a row are a PANIC.

@@ -84,8 +84,3 @@ class Ladder:
         """Take over what another one has spent."""
         self._steps, self._history = deque(state["steps"]), list(state["history"])
         self._rate, self._since = state["rate"], state["since"]
-
-    @property
-    def left(self) -> int:
-        """How many more rollbacks the window allows, as of the last one."""
-        return self.policy.max_rollbacks - len(self._steps)
