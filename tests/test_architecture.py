@@ -17,13 +17,14 @@ PACKAGE = Path(flyball.__file__).parent
 # From the ground up. A room imports from lower floors and from itself, never from beside or above.
 FLOORS = (
     ("_native", "errors"),
-    ("files",),
-    ("events", "config", "device", "run_folder"),
+    ("files", "nested"),
+    ("events", "config", "device", "run_folder", "batch", "outputs"),
     ("kernels", "data"),
     ("measure", "govern", "attack", "explain"),
     ("objective", "grow", "vision", "spectral"),
+    ("evaluate",),
     ("train",),
-    ("evaluate", "safety", "observe"),
+    ("safety", "observe"),
     ("integrate", "demo"),
     ("cli",),
     ("__main__",),

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from flyball.errors import InputError
 from flyball.govern.feed.feed import Feed
-from flyball.govern.feed.nested import Held
+from flyball.govern.feed.held import Held
 from flyball.govern.feed.position import Position
 from flyball.govern.feed.shelf import Shelf
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from flyball.errors import InputError
-from flyball.govern.feed.nested import Held
+from flyball.govern.feed.held import Held
 from flyball.govern.feed.position import Position, SeekError
 from flyball.govern.feed.shelf import Kept, Shelf
 from flyball.govern.feed.sources import Reading, source_of

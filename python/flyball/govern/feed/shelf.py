@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from flyball.govern.feed.nested import Held
+    from flyball.govern.feed.held import Held
     from flyball.govern.feed.position import Position
 
 B = TypeVar("B")

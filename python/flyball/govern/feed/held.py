@@ -1,21 +1,16 @@
-"""Batches as they are: tensors in tuples, lists, dictionaries and dataclasses, to any depth."""
+"""A batch held for later, and whether anybody has changed it since."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from collections import UserDict
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 from flyball.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from flyball.nested import is_container, rebuilt
 
 B = TypeVar("B")
 
@@ -64,24 +59,6 @@ class Held(Generic[B]):
             return value
         if isinstance(value, _FIXED):
             return value
-        return _rebuilt(value, lambda part: self._copied(part, watch=watch))
-
-
-def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:
-    """Return a container like this one, with every part passed through `part`."""
-    if isinstance(value, tuple) and hasattr(value, "_make"):
-        return value._make(map(part, value))
-    if type(value) in {tuple, list}:
-        return type(value)(map(part, value))
-    if isinstance(value, dict | UserDict):
-        mapping = copy.copy(value)
-        for key, content in value.items():
-            mapping[key] = part(content)
-        return mapping
-    if dataclasses.is_dataclass(value):
-        whole = copy.copy(value)
-        for field in dataclasses.fields(value):
-            # A frozen dataclass is written the way its own `__init__` writes it.
-            object.__setattr__(whole, field.name, part(getattr(value, field.name)))
-        return whole
-    raise InputError(f"a change inside a `{type(value).__name__}` would not be seen")
+        if not is_container(value):
+            raise InputError(f"a change inside a `{type(value).__name__}` would not be seen")
+        return rebuilt(value, lambda part: self._copied(part, watch=watch))
