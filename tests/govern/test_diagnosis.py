@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flyball import Policy, Vitals
 from flyball.errors import GovernorExhausted
 from flyball.govern import Level
-from flyball.govern.diagnosis import AGES, Diagnosis, Finding, Reference
+from flyball.govern.diagnosis import AGES, CANDIDATE_AGES, Diagnosis, Finding, Reference
 from flyball.govern.recovery import Ladder
 
 ALL = tuple(range(1, 9))
@@ -147,3 +147,12 @@ def test_a_reference_is_known_once_there_is_a_level() -> None:
     found = signed.loss_reference()
     assert found is not None
     assert found[0] is None
+
+
+def test_a_snapshot_is_asked_about_with_older_batches() -> None:
+    ages = tuple(range(1, 9)) + tuple(range(12, 33, 4))
+    diagnosis, asked = Diagnosis(100, CANDIDATE_AGES), []
+    while (age := diagnosis.age(ages)) is not None:
+        asked.append(age)
+        diagnosis.scores.append(0.2)
+    assert asked == [8, 16, 12, 32]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from flyball import Policy, events
 from flyball.errors import GovernorExhausted, InputError
-from flyball.govern import Action, Level, Verdict
+from flyball.govern import Action, Level, Verdict, records
 from flyball.govern.governor import Governor
 
 Batch = tuple[torch.Tensor, ...]
@@ -518,3 +518,43 @@ def test_what_the_governor_remembers_survives_the_process_as_plain_data() -> Non
     assert other.state_dict() == governor.state_dict()
     with pytest.raises(InputError, match="`version` of the state is 7"):
         other.load_state_dict({**state, "version": 7})
+
+
+def test_a_snapshot_of_a_damaged_state_is_dropped_and_nothing_is_rolled_back_for_that_alone() -> None:
+    run = Run()
+    told: list[events.Event] = []
+    governor = run.governor(Policy(snapshot_every=50), journal=Told(told))
+
+    def harmed(*_: object) -> None:
+        if governor.updates == 99:  # the update after which the second snapshot is taken
+            for parameter in run.head.parameters():
+                parameter.mul_(-20.0)
+
+    run.optimizer.register_step_post_hook(torch.no_grad()(harmed))
+    verdicts = list(governed(run, governor, epochs=4))
+    dropped = next(number for number, verdict in enumerate(verdicts) if "distrusted" in verdict.reasons)
+    assert verdicts[dropped].action is Action.SKIP
+    assert [info.step for info in governor.snapshots if info.step == 100] == []
+    assert [one.reason for one in told if isinstance(one, records.SnapshotDiscarded)] == [verdicts[dropped].note]
+    rollbacks = [one for one in told if isinstance(one, records.RolledBack)]
+    assert [one.taken_at for one in rollbacks] == [50], "what rolls back is the next ordinary batch, to a good state"
+
+
+def test_a_question_about_a_snapshot_of_a_sound_state_costs_a_batch_or_two_and_no_verdict() -> None:
+    run = Run()
+    governor = run.governor(Policy(snapshot_every=40))
+    verdicts = list(governed(run, governor, epochs=8))
+    asked = [verdict for verdict in verdicts if verdict.action is Action.SKIP]
+    assert 4 <= len(asked) <= 2 * (governor.updates // 40)
+    assert {verdict.level for verdict in verdicts} <= {Level.OK, Level.WATCH}
+    assert governor.snapshots[-1].step >= governor.updates - 45
+
+
+@dataclass
+class Told:
+    """A journal in memory."""
+
+    heard: list[events.Event]
+
+    def write(self, event: events.Event, /) -> None:
+        self.heard.append(event)

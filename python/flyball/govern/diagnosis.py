@@ -13,6 +13,8 @@ from enum import Enum
 
 # Kept batches by age, newest 1. The first is old enough to have its own loss behind it, and young enough to compare.
 AGES = (4, 8, 2, 6)
+# For the state that a snapshot holds older ones too: what was damaged before the newest were kept shows in them alone.
+CANDIDATE_AGES = (8, 16, 12, 32)
 # Mean score after so many answers: above the first number damaged, below the second sound, else one more is asked.
 _LIMITS = ((3.0, 0.1), (1.5, 0.2), (1.0, 0.3))
 _LAST_LIMIT = 0.5
@@ -65,9 +67,11 @@ class Diagnosis:
 
     Args:
         updates: How many updates were applied so far. Before the thirty-second the loss falls too fast to compare.
+        order: The ages to ask, the first first.
     """
 
     updates: int
+    order: tuple[int, ...] = AGES
     scores: list[float] = field(default_factory=list)
 
     def age(self, ages: tuple[int, ...]) -> int | None:
@@ -76,7 +80,7 @@ class Diagnosis:
         Args:
             ages: The ages that can be served.
         """
-        wanted = [age for age in AGES if age in ages]
+        wanted = [age for age in self.order if age in ages]
         if not wanted and ages:
             wanted = [max(ages)]
         return wanted[len(self.scores)] if len(self.scores) < len(wanted) else None

@@ -20,9 +20,7 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -32,71 +30,32 @@ from flyball.govern import records
 from flyball.govern.admission import admit, checked_norm
 from flyball.govern.before import BeforeForward
 from flyball.govern.chance import Chance
-from flyball.govern.diagnosis import Diagnosis, Finding, Reference
-from flyball.govern.feed import Feed
+from flyball.govern.diagnosis import Finding, Reference
 from flyball.govern.gradients import first_not_finite
+from flyball.govern.inquiry import Inquiry, Outcome, also
 from flyball.govern.keeper import Keeper, Place
 from flyball.govern.policy import Policy
-from flyball.govern.recovery import Ladder
+from flyball.govern.recovery import Ladder, RollbackReport
+from flyball.govern.served import Served
 from flyball.govern.snapshot import SnapshotInfo, TrainingState
 from flyball.govern.update import Update
 from flyball.govern.verdict import Action, Level, Verdict
 from flyball.govern.vitals import Vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flyball.events import Event
-    from flyball.govern.feed import Kept
+    from flyball.govern.feed import Feed, Kept
 
 _LOG = logging.getLogger("flyball.govern")
 
 B = TypeVar("B")
 
 _DOUBTFUL = 0.5  # a score of half its threshold: applied, but the state it leaves is looked into
-_ANCHORS_NEEDED = 2
-_CHANGED_FOR_GOOD = 32  # refusals in a row, the state sound each time
-_ADOPT = 16
-_ENDLESS = 256
 _SEVERAL = 3  # steps in a row that were made of several batches
 _WATCHED = 16
-_SLOW = frozenset({"drawdown", "collapse"})
 _DAMAGED = frozenset({"nonfinite-parameters", "nonfinite-buffers", "nonfinite-optimizer"})
-
-
-@dataclass(frozen=True, slots=True)
-class RollbackReport:
-    """What a rollback did.
-
-    Args:
-        snapshot_id: The snapshot that the run went back to.
-        step: The step at which it happened.
-        taken_at: The update after which the snapshot was taken.
-        reason: Why.
-        attempt: The how-manieth rollback within the window of the policy.
-        learning_rate_factor: What the learning rate is multiplied with at first.
-        passed_over: Snapshots that could not be restored, and why.
-        seconds: How long it took.
-    """
-
-    snapshot_id: int
-    step: int
-    taken_at: int
-    reason: str
-    attempt: int
-    learning_rate_factor: float
-    passed_over: tuple[str, ...]
-    seconds: float
-
-
-@dataclass(slots=True)
-class _Question:
-    """What is open while kept batches are served again."""
-
-    verdict: Verdict
-    applied: bool
-    diagnosis: Diagnosis
-    anchors: bool
 
 
 class Governor:
@@ -154,21 +113,17 @@ class Governor:
         self._state.register("vitals", self.vitals)
         self._keeper = Keeper(self._state, self.policy, self._tell)
         self._ladder = Ladder(self.policy)
-        self._feeds: dict[int, _Served[Any]] = {}
-        self._served: _Served[Any] | None = None
+        self._feeds: dict[int, Served[Any]] = {}
+        self._served: Served[Any] | None = None
         self._forward = BeforeForward(modules)
         self._forward.remember(chance=False, everything=False)
         self._born = self._touched()
         self._everything = False
         self._watched = _WATCHED
-        self._question: _Question | None = None
+        self._inquiry = Inquiry(self.policy, self.vitals, self._touched)
         self._unanswered_probe = False
         self._rolled = False
         self._steps = 0
-        self._sound_at: tuple[int, ...] = ()
-        self._row = 0
-        self._endless = 0
-        self._slow_rollback = -math.inf
         self._out = 0
         self._several = 0
 
@@ -195,7 +150,7 @@ class Governor:
         """
         feed = self._feeds.get(id(loader))
         if feed is None:
-            feed = _Served(loader, keep=8 if self.policy.diagnosis else 0)
+            feed = Served(loader, keep=8 if self.policy.diagnosis else 0)
             if self.policy.recovery == "replay" and not feed.rewinds:
                 raise InputError(
                     f"`loader` is a `{type(loader).__name__}` that cannot be rewound, and `recovery` is 'replay', "
@@ -222,19 +177,9 @@ class Governor:
         value = _as_float(loss)
         out, self._out = self._out, 0
         self._count(out)
-        if out and self._served is not None and self._served.probe is not None:
-            if self._question is not None:
-                return self._answered(value, self._served.probe, self._question)
-            self._leave_out()  # a rollback in between has closed the question
-            return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("asking",))
-        if not self._keeper.committed or len(self._update.parameters) != self._known:
-            # From the first step on there is a place to go back to, and it has the shape of the run.
-            self._known = len(self._update.parameters)
-            # Without a feed the first forward has moved the buffers already; what they were is known since the
-            # beginning, unless a checkpoint was loaded meanwhile.
-            first = not self._keeper.committed and self._touched() == self._born
-            with self._forward.in_place() if first else nullcontext():
-                self._keeper.keep(self._place())
+        if out and (probe := self._probe()) is not None:
+            return self._answered(value, probe)
+        self._have_a_way_back()
         self._watch_others(out)
         norm = self._update.measure()
         rolled, self._rolled = self._rolled, False
@@ -285,8 +230,7 @@ class Governor:
         elif place.feed is not None and place.position is not None:
             place.feed.seek(place.position)
         self.vitals.rolled_back()
-        self._question = None
-        self._sound_at, self._row = (), 0
+        self._inquiry.rolled_back()
         self._rolled = True
         self._remember()
         report = RollbackReport(
@@ -365,22 +309,38 @@ class Governor:
             self._watched -= 1
             self._everything = self._everything or not self._forward.chance.same_others()
 
+    def _probe(self) -> Kept[Any] | None:
+        """Return what is served again, if that is what is out."""
+        return None if self._served is None else self._served.probe
+
+    def _have_a_way_back(self) -> None:
+        """From the first step on there is a place to go back to, and it has the shape of the run."""
+        if self._keeper.committed and len(self._update.parameters) == self._known:
+            return
+        self._known = len(self._update.parameters)
+        # Without a feed the first forward has moved the buffers already; what they were is known since the
+        # beginning, unless a checkpoint was loaded meanwhile.
+        first = not self._keeper.committed and self._touched() == self._born
+        with self._forward.in_place() if first else nullcontext():
+            self._keeper.keep(self._place())
+
     def _applied(self, verdict: Verdict, value: float, norm: torch.Tensor | None, *, keep: bool) -> Verdict:
         reference = self.vitals.loss_reference()
         self._update.apply(norm, self._ladder.rate(self._steps))
         self._counters["updates"] += 1
-        self._row = self._endless = 0
+        self._inquiry.applied()
         if verdict.rho >= _DOUBTFUL:
             self._keeper.doubt()
-            question = _Question(verdict, applied=True, diagnosis=Diagnosis(self.updates), anchors=False)
-            if keep and self._ask(question):
-                verdict = _also(verdict, "asking")
+            if keep:
+                verdict = self._inquiry.doubt(verdict, self.updates)
         else:
             if keep and reference is not None and self._served is not None and self._forward.chance is not None:
                 self._served.keep((Reference(value, *reference), self._forward.chance), updates=self.updates)
-            damaged = self._keeper.healthy(self._place())
-            if damaged is not None:
-                return self._roll_back(verdict, damaged)
+            health = self._keeper.healthy(self._place())
+            if health.damage is not None:
+                return self._roll_back(verdict, health.damage)
+            if health.captured and keep:
+                self._inquiry.examine(verdict, self.updates)
         if verdict.level > Level.OK:
             self._speak(verdict)
         self._end()
@@ -399,119 +359,34 @@ class Governor:
         ):
             verdict = verdict._replace(note=f"the first gradient that is not finite is that of `{name}`")
         self._leave_out()
-        reasons = set(verdict.reasons)
-        if "nonfinite" in reasons and not self._update.finite():
-            verdict = _also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC)
-            reasons.add("nonfinite-parameters")
-        if verdict.level is Level.PANIC and reasons & _DAMAGED:
+        if "nonfinite" in verdict.reasons and not self._update.finite():
+            verdict = also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC)
+        if verdict.level is Level.PANIC and _DAMAGED & set(verdict.reasons):
             return self._roll_back(verdict, ", ".join(verdict.reasons))
-        slow = bool(reasons & _SLOW)
-        if slow and self._steps - self._slow_rollback < self.policy.rollback_window:
-            return self._shifted(verdict)
-        if ask and not slow and self._sound_at == self._touched():
-            return self._data(verdict)  # nothing was applied since the state was last found sound
-        question = _Question(verdict, applied=False, diagnosis=Diagnosis(self.updates), anchors=slow)
-        if ask and self._ask(question):
-            asked = _also(verdict, "asking")._replace(action=Action.SKIP)
-            self._speak(asked)
-            return asked
-        return self._unanswered(verdict)
+        return self._act(self._inquiry.refused(verdict, self.updates, ask=ask))
 
-    def _shifted(self, verdict: Verdict) -> Verdict:
-        """A slow rise came back after a rollback that was made for it: the state was not to blame, the data are."""
-        self.vitals.found_sound(slow=True)
-        told = _also(verdict, "data", "adopted")._replace(level=Level.WATCH, action=Action.SKIP)
-        self._speak(told)
-        return told
-
-    def _unanswered(self, verdict: Verdict) -> Verdict:
-        """Do what the detector alone would have done."""
-        if _SLOW & set(verdict.reasons):
-            self._slow_rollback = self._steps
-        if verdict.level is Level.PANIC:
-            return self._roll_back(verdict, ", ".join(verdict.reasons))
-        self._speak(verdict)
-        return verdict
-
-    def _data(self, verdict: Verdict) -> Verdict:
-        """The state is sound, so the batch was bad: it stays left out, and costs nothing else."""
-        self.vitals.found_sound()
-        self._sound_at = self._touched()
-        self._row += 1
-        self._endless += 1
-        held = self.vitals.held()
-        if self._row >= _CHANGED_FOR_GOOD and held >= _ADOPT:
-            self.vitals.adopt_held()
-            self._row = 0
-            told = _also(verdict, "data", "adopted")._replace(level=Level.WATCH, action=Action.SKIP)
-        elif self._endless >= _ENDLESS:
-            halted = _also(verdict, "data", "endless")._replace(action=Action.HALT)
-            self._speak(halted)
-            message = (
-                f"the last {self._endless} batches were refused while the state is sound, so no rollback can help "
-                f"({halted}): look at the data from step {self._steps - self._endless} on"
-            )
-            self._tell(records.Exhausted(step=self._steps, message=message))
-            raise GovernorExhausted(message)
-        else:
-            level = min(verdict.level, Level.ANOMALY)
-            told = _also(verdict, "data")._replace(level=level, action=Action.SKIP)
-        self._speak(told)
-        return told
-
-    def _ask(self, question: _Question) -> bool:
-        """Have a kept batch served next, if there is one; say whether."""
-        if self._served is None or not self.policy.diagnosis:
-            return False
-        if question.anchors:
-            asked = len(question.diagnosis.scores)
-            enough = len(self._served.shelf.anchors) >= _ANCHORS_NEEDED
-            kept = self._served.serve_again(asked + 1, anchor=True) if enough else None
-        else:
-            age = question.diagnosis.age(self._served.shelf.ages)
-            kept = None if age is None else self._served.serve_again(age)
-        self._question = question if kept is not None else None
-        return kept is not None
-
-    def _answered(self, value: float, kept: Kept[Any], question: _Question) -> Verdict:
+    def _answered(self, value: float, kept: Kept[Any]) -> Verdict:
         """Take the loss of a batch that was served again, and undo all else that serving it did."""
-        reference: Reference = kept.info[0]  # type: ignore[index] # what `_applied` kept
         self._leave_out()
         self._unanswered_probe = False
-        score = reference.score(value)
-        if question.anchors:
-            question.diagnosis.scores.append(score)
-            if self._ask(question):
-                return _probe(question)
-            scores = question.diagnosis.scores
-            finding = Finding.SOUND if sum(scores) / len(scores) <= 1.0 else Finding.UNCLEAR
-        else:
-            ages = () if self._served is None else self._served.shelf.ages
-            finding = question.diagnosis.answer(score, ages)
-            if finding is Finding.ASK and self._ask(question):
-                return _probe(question)
-        self._question = None
-        return self._found(finding, question)
+        if not self._inquiry.open:  # a rollback in between has closed the question
+            return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("asking",))
+        outcome = self._inquiry.answered(value, kept)
+        if outcome.candidate is Finding.DAMAGED:
+            self._keeper.distrust(self._steps, outcome.verdict.note)
+        return self._act(outcome)
 
-    def _found(self, finding: Finding, question: _Question) -> Verdict:
-        verdict = question.verdict
-        if finding is Finding.DAMAGED:
-            scores = ", ".join(f"{score:.2g}" for score in question.diagnosis.scores)
-            told = verdict._replace(note=f"kept batches rose by {scores} of their usual deviation")
-            return self._roll_back(_also(told, "state"), f"damage (kept batches rose by {scores} scales)")
-        if question.applied:
-            if finding is not Finding.SOUND:
-                return verdict._replace(action=Action.SKIP)
-            self._sound_at = self._touched()
-            return _also(verdict, "sound")._replace(action=Action.SKIP, level=Level.OK)
-        if finding is not Finding.SOUND:
-            return self._unanswered(verdict)
-        if question.anchors:
-            self.vitals.found_sound(slow=True)
-            told = _also(verdict, "sound")._replace(level=Level.WATCH, action=Action.SKIP)
-            self._speak(told)
-            return told
-        return self._data(verdict)
+    def _act(self, outcome: Outcome) -> Verdict:
+        """Do what an outcome says."""
+        verdict = outcome.verdict
+        if verdict.action is Action.ROLLBACK:
+            return self._roll_back(verdict, outcome.why)
+        if outcome.aloud:
+            self._speak(verdict)
+        if verdict.action is Action.HALT:
+            self._tell(records.Exhausted(step=self._steps, message=outcome.why))
+            raise GovernorExhausted(outcome.why)
+        return verdict
 
     def _roll_back(self, verdict: Verdict, reason: str) -> Verdict:
         told = verdict._replace(level=Level.PANIC, action=Action.ROLLBACK)
@@ -519,11 +394,12 @@ class Governor:
         self.rollback(reason)
         return told
 
-    def _coming(self, feed: _Served[Any]) -> None:
+    def _coming(self, feed: Served[Any]) -> None:
         """Before the feed reads on: put right what a loop that went on without a step has left."""
-        self._served = feed
+        self._served = self._inquiry.feed = feed
         if self._unanswered_probe:
-            self._question, self._unanswered_probe, self._out = None, False, 0
+            self._inquiry.close()
+            self._unanswered_probe, self._out = False, 0
             self._leave_out()
         if self._out and all(parameter.grad is None for parameter in self._update.parameters):
             self._out = 0  # those batches were looked at, or given up; no step will be made of them
@@ -588,29 +464,6 @@ class Governor:
     def _tell(self, event: Event) -> None:
         if self._journal is not None:
             self._journal.write(event)
-
-
-class _Served(Feed[B]):
-    """A feed that tells its governor of every batch before it is handed out."""
-
-    def govern(self, coming: Callable[[_Served[B]], None], serving: Callable[[Kept[B] | None], None]) -> None:
-        """Name what is called before a batch is read, and after it, with the kept step that it is or None."""
-        self._coming_next = coming
-        self._serving = serving
-
-    def _next(self, target: int) -> B:
-        self._coming_next(self)
-        batch = super()._next(target)
-        self._serving(self.probe)
-        return batch
-
-
-def _probe(question: _Question) -> Verdict:
-    return _also(question.verdict, "asking")._replace(level=Level.WATCH, action=Action.SKIP)
-
-
-def _also(verdict: Verdict, *codes: str) -> Verdict:
-    return verdict._replace(reasons=(*verdict.reasons, *(code for code in codes if code not in verdict.reasons)))
 
 
 def _listed(thing: Any) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flyball.errors import RollbackFailed, SnapshotError
 from flyball.govern import records
@@ -61,6 +61,18 @@ class Return:
     passed_over: tuple[str, ...]
 
 
+class Health(NamedTuple):
+    """What a healthy update led to.
+
+    Attributes:
+        damage: What is not finite in the state, if that is why no snapshot could be taken.
+        captured: Whether a candidate was taken, and holds the state as it is now.
+    """
+
+    damage: str | None = None
+    captured: bool = False
+
+
 class Keeper:
     """Take snapshots at a cadence, trust them after a probation, and lead back to the newest that holds.
 
@@ -96,12 +108,8 @@ class Keeper:
         """Begin the probation anew."""
         self._healthy = 0
 
-    def healthy(self, place: Place) -> str | None:
-        """Count a healthy update; trust the candidate, or take one, if it is time.
-
-        Returns:
-            What is not finite in the state, if that is why no snapshot could be taken.
-        """
+    def healthy(self, place: Place) -> Health:
+        """Count a healthy update; trust the candidate, or take one, if it is time."""
         self._healthy += 1
         candidates = self._ring.candidates
         if candidates:
@@ -114,9 +122,17 @@ class Keeper:
                 self._captured_at = place.updates
                 self._tell(records.SnapshotDiscarded(step=place.step, reason=str(error)))
                 if error.reason == "not-finite":
-                    return str(error)
+                    return Health(damage=str(error))
                 _LOG.warning("step %d: no snapshot was taken (%s)", place.step, error)
-        return None
+            else:
+                return Health(captured=True)
+        return Health()
+
+    def distrust(self, step: int, reason: str) -> None:
+        """Drop the candidate: the state that it holds looks damaged, which alone is no reason to go back."""
+        if self._ring.candidates:
+            self._drop_candidates()
+            self._tell(records.SnapshotDiscarded(step=step, reason=reason))
 
     def go_back(self, older: int, step: int, unusable: Callable[[Place], str | None]) -> Return:
         """Restore the newest snapshot that can be restored.

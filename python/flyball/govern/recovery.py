@@ -32,6 +32,31 @@ class Attempt:
     rate: float
 
 
+@dataclass(frozen=True, slots=True)
+class RollbackReport:
+    """What a rollback did.
+
+    Args:
+        snapshot_id: The snapshot that the run went back to.
+        step: The step at which it happened.
+        taken_at: The update after which the snapshot was taken.
+        reason: Why.
+        attempt: The how-manieth rollback within the window of the policy.
+        learning_rate_factor: What the learning rate is multiplied with at first.
+        passed_over: Snapshots that could not be restored, and why.
+        seconds: How long it took.
+    """
+
+    snapshot_id: int
+    step: int
+    taken_at: int
+    reason: str
+    attempt: int
+    learning_rate_factor: float
+    passed_over: tuple[str, ...]
+    seconds: float
+
+
 @dataclass(slots=True)
 class Ladder:
     """The budget of rollbacks, and the rungs: first the same rate, then a lower one, then also an older snapshot.
