@@ -78,7 +78,7 @@ class SnapshotError(FlyballError, RuntimeError):
 
 
 class RollbackFailed(FlyballError, RuntimeError):
-    """A restore broke off after it had begun to change the run, which is now a mix: do not train on.
+    """No snapshot could be restored; where a restore broke off half-way the run is now a mix: do not train on.
 
     Attributes:
         restored: The components that are as the snapshot has them.

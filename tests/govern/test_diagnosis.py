@@ -104,6 +104,11 @@ def test_the_rate_is_lowered_from_the_second_rollback_on_and_rises_back() -> Non
     assert ladder.rate(10_000) == 1.0
 
 
+def test_a_recovery_by_the_rate_lowers_it_from_the_first_rollback_on() -> None:
+    ladder = Ladder(Policy(recovery="lr_backoff"))
+    assert [ladder.climb(step, "x").rate for step in (10, 20, 30)] == [0.5, 0.25, 0.125]
+
+
 def settled(*, steps: int = 200) -> Vitals:
     vitals = Vitals()
     for step in range(steps):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
 from flyball import Policy, events
-from flyball.errors import GovernorExhausted, InputError
+from flyball.errors import GovernorExhausted, InputError, RollbackFailed
 from flyball.govern import Action, Level, Verdict, records
 from flyball.govern.governor import Governor
 
@@ -558,3 +560,174 @@ class Told:
 
     def write(self, event: events.Event, /) -> None:
         self.heard.append(event)
+
+
+def test_a_lowered_rate_is_what_lr_backoff_makes_different_and_the_batches_come_again() -> None:
+    """Section 1.7: a recovery makes something different, or the failure is replayed."""
+    run = Run()
+    governor = run.governor(Policy(recovery="lr_backoff"))
+    seen = governed(run, governor, list(run.loader) * 4)
+    for _ in range(30):
+        next(seen)
+    info, draws = governor.snapshot(), torch.get_rng_state()
+    for _ in range(10):
+        next(seen)
+    report = governor.rollback("a test")
+    assert (report.learning_rate_factor, report.snapshot_id) == (0.5, info.id)
+    assert (report.data_stood_at, report.data_go_on_at) == ("epoch 0, batch 40", "epoch 0, batch 30")
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert governor.rollback("a test").learning_rate_factor == 0.25
+
+
+def test_other_draws_are_what_reseed_makes_different_each_time_and_the_batches_come_again() -> None:
+    """Section 1.7: a recovery makes something different, or the failure is replayed."""
+    run = Run()
+    own = torch.Generator()
+    governor = run.governor(Policy(recovery="reseed", max_rollbacks=8), extra={"own": own})
+    seen = governed(run, governor, list(run.loader) * 4)
+    for _ in range(30):
+        next(seen)
+    governor.snapshot()
+    draws = {torch.get_rng_state().numpy().tobytes()}
+    others, owns = {repr(random.getstate())}, {own.get_state().numpy().tobytes()}
+    for number in range(2):
+        report = governor.rollback("a test")
+        assert report.data_go_on_at == "epoch 0, batch 30"
+        draws.add(torch.get_rng_state().numpy().tobytes())
+        others.add(repr(random.getstate()))
+        owns.add(own.get_state().numpy().tobytes())
+        assert len(draws) == len(others) == len(owns) == number + 2
+        next(seen)
+
+
+@pytest.mark.parametrize("recovery", ["lr_backoff", "reseed"])
+def test_where_the_data_cannot_come_again_they_go_on_and_the_report_says_so(recovery: Any) -> None:
+    run = Run()
+    governor = run.governor(Policy(recovery=recovery))
+    seen = governed(run, governor, iter(list(run.loader)))
+    for _ in range(20):
+        next(seen)
+    report = governor.rollback("a test")
+    assert report.data_stood_at == report.data_go_on_at == "epoch 0, batch 20"
+    assert sum(1 for _ in seen) == 12, "no batch is lost but those that were seen"
+
+
+def test_a_rollback_never_leads_to_a_branch_that_was_left() -> None:
+    run = Run()
+    governor = run.governor(Policy(max_rollbacks=8, snapshots=4))
+    seen = governed(run, governor, list(run.loader) * 4)
+    next(seen)
+    states = {governor.snapshot().id: run.state()}
+    for _ in range(4):
+        for _ in range(5):
+            next(seen)
+        states[governor.snapshot().id] = run.state()
+    left: set[int] = set()
+    for _ in range(5):
+        report = governor.rollback("a test")
+        assert report.snapshot_id not in left
+        assert all(gone > report.snapshot_id for gone in report.abandoned)
+        left |= set(report.abandoned)
+        assert report.snapshot_id not in states or same(run.state(), states[report.snapshot_id])
+        assert governor.snapshots[-1].id == report.snapshot_id
+    assert left
+
+
+def test_a_snapshot_that_is_damaged_is_passed_over_for_an_older_one() -> None:
+    """Section 1.7: a failure tries the next older snapshot."""
+    run = Run()
+    governor = run.governor()
+    seen = governed(run, governor, list(run.loader) * 4)
+    for _ in range(5):
+        next(seen)
+    older, kept = governor.snapshot(), run.state()
+    next(seen)
+    newer = governor.snapshot()
+    ring = governor._keeper._ring
+    ring._find(newer.id).arena.array[:] ^= 255
+    report = governor.rollback("a test")
+    assert report.snapshot_id == older.id
+    assert report.abandoned == (newer.id,)
+    assert f"snapshot {newer.id} is damaged" in report.passed_over[0]
+    assert same(run.state(), kept)
+
+
+def test_where_nothing_can_be_restored_the_run_is_as_it_was_and_all_that_was_tried_is_listed() -> None:
+    run = Run()
+    told: list[events.Event] = []
+    governor = run.governor(journal=Told(told))
+    seen = governed(run, governor, list(run.loader) * 4)
+    for _ in range(5):
+        next(seen)
+    for info in (governor.snapshots[0], governor.snapshot()):
+        governor._keeper._ring._find(info.id).arena.array[:] ^= 255
+    before = run.state()
+    with pytest.raises(RollbackFailed, match=r"snapshot 2 is damaged.*snapshot 1 is damaged.*as it was before"):
+        governor.rollback("a test")
+    assert same(run.state(), before)
+    assert [one.kind for one in told if one.kind.startswith("rollback")] == ["rollback.failed"]
+
+
+def test_a_run_that_was_thrown_back_to_before_the_first_kept_batch_does_not_spend_its_budget_on_bad_data() -> None:
+    run = Run()
+    governor = run.governor()
+    batches = list(run.loader) * 4
+    next(governed(run, governor, batches))
+    governor.rollback("a test")
+    verdicts = list(governed(run, governor, batches, spoil=lambda n, b: nan(b) if n < 60 else b))
+    assert not any(verdict.action is Action.ROLLBACK for verdict in verdicts)
+    assert sum("data" in verdict.reasons for verdict in verdicts) == 60
+    assert verdicts[-1].action is Action.APPLY
+
+
+def test_the_last_word_lists_what_was_tried_and_says_when_a_parameter_is_not_finite() -> None:
+    run = Run()
+    governor = run.governor(Policy(max_rollbacks=2))
+    next(governed(run, governor))
+    for _ in range(2):
+        governor.rollback("this")
+    with torch.no_grad():
+        next(run.model.parameters()).view(-1)[0] = math.nan
+    listed = r"step 1: this \(went back to update 0, rate x1\); step 1: this \(went .* rate x0.5\); step 1: that"
+    with pytest.raises(GovernorExhausted, match=rf"{listed}.*A parameter is not finite"):
+        governor.rollback("that")
+
+
+def test_an_announced_shift_drops_what_was_kept_and_survives_a_rollback() -> None:
+    run = Run()
+    governor = run.governor()
+    batches = list(run.loader) * 8
+    seen = governed(run, governor, batches)
+    for _ in range(60):
+        next(seen)
+    governor.snapshot()
+    governor.expect_shift(20, "a new loss term")
+    assert governor._feeding.shelves[0][1].ages == ()
+    assert "a new loss term" in str(next(seen))
+    governor.rollback("a test")
+    assert governor._feeding.shelves[0][1].ages == (), "what the snapshot kept was measured by the old loss"
+    assert "expected" in next(seen).reasons
+    governor.rebaseline()
+    assert governor._feeding.shelves[0][1].ages == ()
+    assert governor.vitals.held() == 0
+
+
+def test_what_is_served_again_leaves_no_trace_in_pythons_and_numpys_generators() -> None:
+    """A loop that begins to draw from them late, as one with mixup after some epochs, repeats itself too."""
+
+    def trained(policy: Policy) -> list[tuple[float, float]]:
+        run = Run()
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002 -- the global one is what a loop draws from
+        governor, drawn = run.governor(policy), []
+        for number, batch in enumerate(governor.feed(list(run.loader) * 6)):
+            if number > 40:
+                pair = (random.random(), float(np.random.random()))  # noqa: NPY002
+                drawn += [] if governor.probing else [pair]
+            loss = run.loss(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            governor.step(loss)
+        return drawn
+
+    asked = trained(Policy(snapshot_every=30))
+    assert asked[:100] == trained(Policy(diagnosis=False))[:100]

@@ -70,7 +70,7 @@ def drawn(seed: int) -> Case:
         probation=rng.randint(1, 6),
         snapshots=rng.randint(1, 3),
         diagnosis=rng.random() < 0.7,
-        recovery=rng.choice(["skip", "replay"]),
+        recovery=rng.choice(["skip", "lr_backoff", "reseed", "replay"]),
         max_rollbacks=rng.randint(1, 5),
     )
     number = rng.choice([0, 1, 1, 2, 2, 3, 4])
@@ -173,6 +173,7 @@ class Trial:
         self.ends: dict[int, Moment] = {}
         self.kept: dict[int, Moment] = {}
         self.rolled_back: list[records.RolledBack] = []
+        self.reseeded: set[bytes] = set()
         self.left = self.stepped = self.state()
         self.buffers = [f"model.{name}" for name, _ in self.model.named_buffers()]
         self.chance = chance()
@@ -210,7 +211,7 @@ class Trial:
         return state
 
     def moment(self, *, draws: bool = True) -> Moment:
-        fed = self.governor._served
+        fed = self.governor._feeding.current
         return Moment(
             self.left,
             self.governor.vitals.state_dict(),
@@ -394,7 +395,9 @@ class Trial:
     def went_back(self, event: records.RolledBack, draws: set[bytes]) -> None:
         """Check that all is as when the snapshot was taken, and go on from there."""
         self.seen[f"rollback, {self.case.policy.recovery}"] += 1
+        check(event.snapshot in self.kept, "rollback", f"{event} leads to a branch that was left")
         moment = self.kept[event.snapshot]
+        self.kept = {id_: one for id_, one in self.kept.items() if id_ <= event.snapshot}
         state = self.state()
         check(state == moment.state, "rollback", f"{event} is a mix: {differing(state, moment.state)}")
         check(event.taken_at == moment.updates, "rollback", f"{event}, taken after {moment.updates} updates")
@@ -403,17 +406,30 @@ class Trial:
         remembered.load_state_dict(moment.vitals)
         remembered.rolled_back()
         check(remembered.state_dict() == self.governor.vitals.state_dict(), "rollback", "the detector is another")
-        fed = self.governor._served
+        fed = self.governor._feeding.current
         if fed is not None and moment.shelf is not None:
             check(fed.shelf is moment.shelf, "rollback", "the kept batches are others")
-        if self.case.policy.recovery == "skip":
-            check(chance() in draws, "rollback", "chance did not go on")
+        recovery = self.case.policy.recovery
+        stood, go_on = event.data_stood_at, event.data_go_on_at
+        gone_on = chance() in draws
+        as_then = moment.chance in {None, chance()}
+        check(recovery != "skip" or stood == go_on, "position", f"{event} moved the data, and the policy is to skip")
+        if recovery == "reseed":
+            check(not as_then or moment.chance is None, "rollback", "a reseed left chance as it was")
+            check(not gone_on, "rollback", "a reseed left chance as it was")
+            check(chance() not in self.reseeded, "rollback", "two reseeds drew alike")
+            self.reseeded.add(chance())
+        elif recovery == "skip":
+            check(gone_on, "rollback", "chance did not go on")
+        elif stood != go_on or recovery == "replay":
+            check(as_then, "rollback", "chance is not that of the snapshot")
         else:
+            check(as_then or gone_on, "rollback", "chance is neither that of the snapshot nor has it gone on")
+        if stood != go_on or recovery == "replay":
             self.place, self.sought = moment.place, True
             # A feed remembers the orders of sixteen epochs; one that was forgotten is drawn anew, and is complete.
             for epoch in [one for one in self.orders if moment.place[0] < one <= max(self.orders) - 15]:
                 del self.orders[epoch]
-            check(moment.chance in {None, chance()}, "rollback", "chance is not that of the snapshot")
         self.updates, self.left, self.stepped = moment.updates, state, state
         self.poisoned.clear()
 
@@ -563,6 +579,19 @@ def test_a_run_without_a_fault_has_hardly_an_anomaly(findings: Findings) -> None
 
 
 def test_the_random_cases_reach_what_they_are_for(findings: Findings) -> None:
-    wanted = {"apply", "skip", "rollback", "probe", "asking", "nonfinite", "rollback, skip", "rollback, replay"}
-    missing = (wanted | {"exhausted", "data", "state", "snapshot", "break"}) - findings.seen.keys()
+    wanted = {
+        "apply",
+        "skip",
+        "rollback",
+        "probe",
+        "asking",
+        "nonfinite",
+        "exhausted",
+        "data",
+        "state",
+        "snapshot",
+        "break",
+    }
+    wanted |= {f"rollback, {recovery}" for recovery in ("skip", "lr_backoff", "reseed", "replay")}
+    missing = wanted - findings.seen.keys()
     assert not missing, f"the cases no longer reach {sorted(missing)}"

@@ -19,43 +19,40 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from flyball.errors import GovernorExhausted, InputError
+from flyball.errors import GovernorExhausted, InputError, RollbackFailed
 from flyball.govern import records
 from flyball.govern.admission import admit, checked_norm
+from flyball.govern.attribution import first_not_finite
 from flyball.govern.before import BeforeForward
 from flyball.govern.chance import Chance
 from flyball.govern.diagnosis import Finding, Reference
-from flyball.govern.gradients import first_not_finite
+from flyball.govern.feeding import Feeding, Out
 from flyball.govern.inquiry import Inquiry, Outcome, also
 from flyball.govern.keeper import Keeper, Place
 from flyball.govern.policy import Policy
-from flyball.govern.recovery import Ladder, RollbackReport
-from flyball.govern.served import Served
+from flyball.govern.recovery import Attempt, Ladder, reseed
+from flyball.govern.report import RollbackReport, reported
 from flyball.govern.snapshot import SnapshotInfo, TrainingState
+from flyball.govern.telling import Teller
 from flyball.govern.update import Update
 from flyball.govern.verdict import Action, Level, Verdict
 from flyball.govern.vitals import Vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
-    from flyball.events import Event
-    from flyball.govern.feed import Feed, Kept
-
-_LOG = logging.getLogger("flyball.govern")
+    from flyball.govern.feed import Feed, Position
 
 B = TypeVar("B")
 
 _DOUBTFUL = 0.5  # a score of half its threshold: applied, but the state it leaves is looked into
-_SEVERAL = 3  # steps in a row that were made of several batches
 _WATCHED = 16
-_DAMAGED = frozenset({"nonfinite-parameters", "nonfinite-buffers", "nonfinite-optimizer"})
 
 
 class Governor:
@@ -70,6 +67,7 @@ class Governor:
         average: Averaged weights with `update_parameters`, as torch's `AveragedModel`; updated after every update.
         max_norm: Clip the gradients to this norm; not at all if None.
         journal: Where what happens is written.
+        spill: A folder where trusted snapshots are also written, to survive the process, in a folder of this run's.
         extra: Anything else with `state_dict` and `load_state_dict` that belongs to the state of the run, by name.
 
     Raises:
@@ -87,12 +85,13 @@ class Governor:
         average: Any = None,
         max_norm: float | None = None,
         journal: records.Sink | None = None,
+        spill: Path | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
         self.policy = Policy() if policy is None else policy
         self.vitals = Vitals(self.policy)
         self._model = model
-        self._journal = journal
+        self._teller = Teller(journal)
         optimizers, schedulers = _listed(optimizer), [] if scheduler is None else _listed(scheduler)
         modules = [model, *(one for one in (extra or {}).values() if isinstance(one, torch.nn.Module))]
         admit(modules, optimizers, schedulers)
@@ -111,21 +110,19 @@ class Governor:
             extra=extra,
         )
         self._state.register("vitals", self.vitals)
-        self._keeper = Keeper(self._state, self.policy, self._tell)
+        self._generators = [one for one in (extra or {}).values() if isinstance(one, torch.Generator)]
+        self._keeper = Keeper(self._state, self.policy, self._teller, spill=spill)
         self._ladder = Ladder(self.policy)
-        self._feeds: dict[int, Served[Any]] = {}
-        self._served: Served[Any] | None = None
+        self._feeding = Feeding(self.policy, self, self._teller)
         self._forward = BeforeForward(modules)
         self._forward.remember(chance=False, everything=False)
         self._born = self._touched()
-        self._everything = False
         self._watched = _WATCHED
         self._inquiry = Inquiry(self.policy, self.vitals, self._touched)
-        self._unanswered_probe = False
         self._rolled = False
         self._steps = 0
-        self._out = 0
-        self._several = 0
+        self._shifts: list[Callable[[], None]] = []
+        self._at: Position | None = None
 
     @property
     def updates(self) -> int:
@@ -140,25 +137,33 @@ class Governor:
     @property
     def probing(self) -> bool:
         """Whether the batch that is out is one that is served again, in doubt; `step` takes its loss and no more."""
-        return self._served is not None and self._served.probing
+        feed = self._feeding.current
+        return feed is not None and feed.probing
 
-    def feed(self, loader: Iterable[B]) -> Feed[B]:
+    @property
+    def due(self) -> bool:
+        """Whether the batch that is out is the last of its step, after which `step` is to be called.
+
+        True for every batch but where the feed was told to accumulate. The last step of an epoch may be shorter, where
+        the loader knows its length; elsewhere it is filled up from the next epoch.
+        """
+        return self._feeding.due
+
+    def feed(self, loader: Iterable[B], *, accumulate: int = 1) -> Feed[B]:
         """Return the loader as something that knows where its data stand; iterate over it in the loader's place.
 
         The batches pass unchanged. While `.probing` is true the batch that is out is one that was served before: `step`
         takes its loss and nothing else, and a loop that counts or logs should leave it out.
+
+        Args:
+            loader: A `DataLoader`, a list, or anything else that can be iterated.
+            accumulate: How many batches make one step. They are kept and served again together; `due` says when the
+                last of them is out.
+
+        Raises:
+            InputError: The loader cannot be fed, or has a feed with another `accumulate`.
         """
-        feed = self._feeds.get(id(loader))
-        if feed is None:
-            feed = Served(loader, keep=8 if self.policy.diagnosis else 0)
-            if self.policy.recovery == "replay" and not feed.rewinds:
-                raise InputError(
-                    f"`loader` is a `{type(loader).__name__}` that cannot be rewound, and `recovery` is 'replay', "
-                    "which must: use 'skip', or a loader that can begin again"
-                )
-            feed.govern(self._coming, self._serving)
-            self._feeds[id(loader)] = feed
-        return feed
+        return self._feeding.feed(loader, accumulate)
 
     def step(self, loss: torch.Tensor | float) -> Verdict:
         """Judge the step whose gradients are there, and apply the update, leave it out, or roll back.
@@ -175,10 +180,10 @@ class Governor:
             InputError: The loss is no number.
         """
         value = _as_float(loss)
-        out, self._out = self._out, 0
-        self._count(out)
-        if out and (probe := self._probe()) is not None:
-            return self._answered(value, probe)
+        out = self._feeding.take()
+        if out.probe is not None:
+            return self._answered(value, out)
+        self._at = out.first
         self._have_a_way_back()
         self._watch_others(out)
         norm = self._update.measure()
@@ -186,13 +191,13 @@ class Governor:
         if rolled and norm is None:
             self._leave_out()  # the gradients were those of the state that was left
             return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("rolled-back",))
-        verdict = self._judge(value, None if norm is None else norm.item(), self._update.scale)
+        verdict, damaged = self._judge(value, None if norm is None else norm.item(), self._update.scale)
         self._steps += 1
         if verdict.action is Action.APPLY:
-            return self._applied(verdict, value, norm, keep=out == 1)
+            return self._applied(verdict, value, norm, out)
         if verdict.level < Level.ANOMALY:
             return self._left_to_the_scaler(verdict)
-        return self._refused(verdict, ask=out == 1)
+        return self._refused(verdict, loss, out, damaged=damaged)
 
     def observe(self, loss: float, grad_norm: float | None = None, **more: Any) -> Verdict:
         """Judge a loss and a norm, and do nothing about it: the detector alone, as `Vitals.observe`."""
@@ -213,50 +218,21 @@ class Governor:
             GovernorExhausted: The budget of the policy is spent.
             RollbackFailed: No snapshot could be restored.
         """
-        try:
-            attempt = self._ladder.climb(self._steps, reason)
-        except GovernorExhausted as error:
-            self._tell(records.Exhausted(step=self._steps, message=str(error)))
-            raise
-        now = Chance.now(everything=True)
-        back = self._keeper.go_back(attempt.older, self._steps, self._usable)
-        place = back.place
-        for feed in self._feeds.values():
-            feed.withdraw()
-        if place.feed is not None and place.shelf is not None:
-            place.feed.shelf = place.shelf
-        if self.policy.recovery == "skip":
-            now.put_back()  # the data go on, and so does chance
-        elif place.feed is not None and place.position is not None:
-            place.feed.seek(place.position)
-        self.vitals.rolled_back()
-        self._inquiry.rolled_back()
-        self._rolled = True
-        self._remember()
-        report = RollbackReport(
-            snapshot_id=back.info.id,
-            step=self._steps,
-            taken_at=back.info.step,
-            reason=reason,
-            attempt=attempt.number,
-            learning_rate_factor=attempt.rate,
-            passed_over=back.passed_over,
-            seconds=back.seconds,
-        )
-        _LOG.warning("step %d: rolled back to update %d, because of %s", self._steps, back.info.step, reason)
-        self._tell(
-            records.RolledBack(
-                step=report.step,
-                reason=reason,
-                snapshot=back.info.id,
-                taken_at=back.info.step,
-                back_to=place.step,
-                attempt=attempt.number,
-                learning_rate_factor=attempt.rate,
-                seconds=back.seconds,
-            )
-        )
-        return report
+        return self._go_back(reason, None)
+
+    def expect_shift(self, n: int, reason: str = "", *, stream: str = "train") -> None:
+        """Announce that the next n steps belong to a new level, which they define: a curriculum, a new loss term.
+
+        Kept batches are dropped with it, as their losses cannot be compared any more.
+
+        Raises:
+            InputError: n is not between 1 and the policy's window.
+        """
+        self._shift(lambda: self.vitals.expect_shift(n, reason, stream=stream))
+
+    def rebaseline(self, *, stream: str | None = None) -> None:
+        """Forget the levels, scales and thresholds of one stream, or of all, and what was kept: the loss is another."""
+        self._shift(lambda: self.vitals.rebaseline(stream=stream))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the governor itself remembers, as plain data; the model and the rest are yours to save."""
@@ -280,38 +256,27 @@ class Governor:
         self._ladder.load_state_dict(state["ladder"])
         self._steps, self._counters["updates"] = state["steps"], state["updates"]
 
-    def _judge(self, loss: float, norm: float | None, scale: float | None) -> Verdict:
-        """Ask the detector; what the forward left in the buffers counts as part of the batch."""
+    def _judge(self, loss: float, norm: float | None, scale: float | None) -> tuple[Verdict, bool]:
+        """Ask the detector; what the forward left in the buffers counts as part of the batch.
+
+        Returns:
+            The verdict, and whether buffers were damaged before this batch already.
+        """
         broken = self._forward.broken()
         if not broken:
-            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=scale)
+            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=scale), False
         if all(bool(torch.isfinite(buffer.copy).all()) for buffer in broken):
             # They were finite before this batch, and will be again: it is the batch that is refused.
             verdict = self.vitals.observe(loss, norm, step=self._steps, nonfinite=("gradients",))
             codes = {"nonfinite-gradients": "nonfinite-buffers"}
-            return verdict._replace(reasons=tuple(codes.get(code, code) for code in verdict.reasons))
-        return self.vitals.observe(loss, norm, step=self._steps, nonfinite=("buffers",))
+            return verdict._replace(reasons=tuple(codes.get(code, code) for code in verdict.reasons)), False
+        return self.vitals.observe(loss, norm, step=self._steps, nonfinite=("buffers",)), True
 
-    def _count(self, out: int) -> None:
-        """Say once that batches are not asked where a step is made of several."""
-        self._several = self._several + 1 if out > 1 else 0
-        if self._several == _SEVERAL and self.policy.diagnosis:
-            _LOG.warning(
-                "step %d: %d batches are served for one step, so no batch is served again in doubt, and a bad batch "
-                "and a damaged state are told apart by the detector alone",
-                self._steps,
-                out,
-            )
-
-    def _watch_others(self, out: int) -> None:
+    def _watch_others(self, out: Out) -> None:
         """Find out in the first steps whether the loop draws from Python's or NumPy's generators."""
-        if self._watched and out == 1 and self._forward.chance is not None:
+        if self._watched and out.batches and self._forward.chance is not None:
             self._watched -= 1
-            self._everything = self._everything or not self._forward.chance.same_others()
-
-    def _probe(self) -> Kept[Any] | None:
-        """Return what is served again, if that is what is out."""
-        return None if self._served is None else self._served.probe
+            self._feeding.everything = self._feeding.everything or not self._forward.chance.same_others()
 
     def _have_a_way_back(self) -> None:
         """From the first step on there is a place to go back to, and it has the shape of the run."""
@@ -324,22 +289,22 @@ class Governor:
         with self._forward.in_place() if first else nullcontext():
             self._keeper.keep(self._place())
 
-    def _applied(self, verdict: Verdict, value: float, norm: torch.Tensor | None, *, keep: bool) -> Verdict:
+    def _applied(self, verdict: Verdict, value: float, norm: torch.Tensor | None, out: Out) -> Verdict:
         reference = self.vitals.loss_reference()
         self._update.apply(norm, self._ladder.rate(self._steps))
         self._counters["updates"] += 1
         self._inquiry.applied()
         if verdict.rho >= _DOUBTFUL:
             self._keeper.doubt()
-            if keep:
+            if out.whole:
                 verdict = self._inquiry.doubt(verdict, self.updates)
         else:
-            if keep and reference is not None and self._served is not None and self._forward.chance is not None:
-                self._served.keep((Reference(value, *reference), self._forward.chance), updates=self.updates)
+            if reference is not None:
+                self._feeding.keep(out, Reference(value, *reference), self._forward.chance, self.updates)
             health = self._keeper.healthy(self._place())
             if health.damage is not None:
                 return self._roll_back(verdict, health.damage)
-            if health.captured and keep:
+            if health.captured and out.whole:
                 self._inquiry.examine(verdict, self.updates)
         if verdict.level > Level.OK:
             self._speak(verdict)
@@ -352,26 +317,29 @@ class Governor:
         self._end()
         return verdict
 
-    def _refused(self, verdict: Verdict, *, ask: bool) -> Verdict:
-        if (
-            "nonfinite" in verdict.reasons
-            and (name := first_not_finite(self._model, self._update.parameters)) is not None
-        ):
-            verdict = verdict._replace(note=f"the first gradient that is not finite is that of `{name}`")
+    def _refused(self, verdict: Verdict, loss: object, out: Out, *, damaged: bool) -> Verdict:
+        if "nonfinite" in verdict.reasons:
+            name = first_not_finite(loss, self._model, self._update.parameters)
+            at = "" if out.first is None else f" ({out.first})"
+            if name is not None:
+                verdict = verdict._replace(note=f"the first gradient that is not finite is that of `{name}`{at}")
         self._leave_out()
         if "nonfinite" in verdict.reasons and not self._update.finite():
-            verdict = also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC)
-        if verdict.level is Level.PANIC and _DAMAGED & set(verdict.reasons):
+            verdict, damaged = also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC), True
+        if verdict.level is Level.PANIC and damaged:
             return self._roll_back(verdict, ", ".join(verdict.reasons))
-        return self._act(self._inquiry.refused(verdict, self.updates, ask=ask))
+        return self._act(self._inquiry.refused(verdict, self.updates, ask=out.whole))
 
-    def _answered(self, value: float, kept: Kept[Any]) -> Verdict:
-        """Take the loss of a batch that was served again, and undo all else that serving it did."""
+    def _answered(self, value: float, out: Out) -> Verdict:
+        """Take the loss of what was served again, and undo all else that serving it did."""
+        chance = self._forward.chance
+        self._feeding.everything = self._feeding.everything or (chance is not None and not chance.same_others())
         self._leave_out()
-        self._unanswered_probe = False
-        if not self._inquiry.open:  # a rollback in between has closed the question
+        if not out.whole:
+            self._inquiry.close()  # the loop made a step of a part of it, whose loss says nothing
+        if not self._inquiry.open or out.probe is None:  # or a rollback in between has closed the question
             return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("asking",))
-        outcome = self._inquiry.answered(value, kept)
+        outcome = self._inquiry.answered(value, out.probe)
         if outcome.candidate is Finding.DAMAGED:
             self._keeper.distrust(self._steps, outcome.verdict.note)
         return self._act(outcome)
@@ -384,46 +352,114 @@ class Governor:
         if outcome.aloud:
             self._speak(verdict)
         if verdict.action is Action.HALT:
-            self._tell(records.Exhausted(step=self._steps, message=outcome.why))
+            self._teller.tell(records.Exhausted(step=self._steps, message=outcome.why))
             raise GovernorExhausted(outcome.why)
         return verdict
 
     def _roll_back(self, verdict: Verdict, reason: str) -> Verdict:
         told = verdict._replace(level=Level.PANIC, action=Action.ROLLBACK)
         self._speak(told)
-        self.rollback(reason)
+        self._go_back(reason, told)
         return told
 
-    def _coming(self, feed: Served[Any]) -> None:
-        """Before the feed reads on: put right what a loop that went on without a step has left."""
-        self._served = self._inquiry.feed = feed
-        if self._unanswered_probe:
-            self._inquiry.close()
-            self._unanswered_probe, self._out = False, 0
-            self._leave_out()
-        if self._out and all(parameter.grad is None for parameter in self._update.parameters):
-            self._out = 0  # those batches were looked at, or given up; no step will be made of them
+    def _go_back(self, reason: str, verdict: Verdict | None) -> RollbackReport:
+        """Take the next rung of the ladder, restore, and let the data go on as the policy says."""
+        attempt = self._climb(reason)
+        left = self._place()
+        if self.probing:
+            self._leave_out()  # chance is to go on from where it was before
+        now = Chance.now(everything=True)
+        try:
+            back = self._keeper.go_back(attempt.older, self._steps, self._usable)
+        except RollbackFailed as error:
+            self._teller.tell(records.RollbackBroken(step=self._steps, reason=reason, message=str(error)))
+            raise
+        self._feeding.put_back(back.place.shelves, cleared=back.place.era < len(self._shifts))
+        self._go_on(back.place, now, attempt)
+        self.vitals.rolled_back()
+        for announce in self._shifts[back.place.era :]:
+            announce()  # what was announced after the snapshot still holds
+        self._inquiry.rolled_back()
+        self._rolled = True
+        self._remember()
+        report = reported(
+            back,
+            attempt,
+            left=left,
+            now=self._place(),
+            recovery=self.policy.recovery,
+            reason=reason,
+            verdict=verdict,
+        )
+        self._ladder.climbed(f"went back to update {report.taken_at}, rate x{attempt.rate:g}")
+        self._teller.tell(records.RolledBack.of(report))
+        self._teller.warn("step %d: rolled back to update %d, because of %s", self._steps, report.taken_at, reason)
+        return report
+
+    def _climb(self, reason: str) -> Attempt:
+        try:
+            return self._ladder.climb(self._steps, reason)
+        except GovernorExhausted as error:
+            broken = "" if self._update.finite() else ". A parameter is not finite: resume from a checkpoint"
+            message = f"{error}{broken}"
+            self._teller.tell(records.Exhausted(step=self._steps, message=message))
+            raise GovernorExhausted(message) from None
+
+    def _go_on(self, place: Place, now: Chance, attempt: Attempt) -> None:
+        """Let the data go on after a restore, or come again, and chance with them."""
+        again = self.policy.recovery != "skip" and self._unreachable(place) is None
+        if again and place.feed is not None and place.position is not None:
+            place.feed.seek(place.position)
+        if not again:
+            now.put_back()  # the data go on, and so does chance
+        if self.policy.recovery == "reseed":
+            reseed(attempt, self._generators)
+
+    def _usable(self, place: Place) -> str | None:
+        """Say why a run cannot go on from a place."""
+        reason = self._unreachable(place) if self.policy.recovery == "replay" else None
+        return None if reason is None else f"{reason}, and `recovery` is 'replay'"
+
+    def _unreachable(self, place: Place) -> str | None:
+        """Say why the data cannot come again from a place on."""
+        if place.feed is not self._feeding.current:
+            return "its batches were served by another feed"
+        if place.feed is not None and place.position is not None and not place.feed.can_reach(place.position):
+            return f"{place.position} cannot be reached any more"
+        return None
+
+    def _shift(self, announce: Callable[[], None]) -> None:
+        announce()
+        self._shifts.append(announce)
+        self._inquiry.close()
+        self._feeding.clear()
+
+    def coming(self) -> None:
+        """Before a feed reads on: put right what a loop that went on without a step has left."""
+        self._inquiry.feed = self._feeding.current
+        if self._feeding.idle and all(parameter.grad is None for parameter in self._update.parameters):
+            self._feeding.abandon()
         if not self._keeper.committed:
             self._keeper.keep(self._place())
 
-    def _serving(self, probe: Kept[Any] | None) -> None:
+    def unanswered(self) -> None:
+        """What was served again was passed over: undo what its forward did."""
+        self._inquiry.close()
+        self._leave_out()
+
+    def serving(self, *, probing: bool) -> None:
         """Before a batch is handed out: remember what leaving it out must put back."""
-        self._unanswered_probe = probe is not None
-        self._out += 1
-        if self._out == 1:
-            self._remember()
-        if probe is not None:
-            chance: Chance = probe.info[1]  # type: ignore[index] # what `_applied` kept
-            chance.put_back()
+        self._remember(everything=probing)
 
     def _end(self) -> None:
-        if self._served is None:
+        if self._feeding.current is None:
             self._remember()  # a feed does it before the next batch
 
     @torch.no_grad()
-    def _remember(self) -> None:
+    def _remember(self, *, everything: bool = False) -> None:
         # Without a feed the next batch is drawn before its forward, and chance must not be taken back to before that.
-        self._forward.remember(chance=self._served is not None, everything=self._everything or self._watched > 0)
+        everything = everything or self._feeding.everything or self._watched > 0
+        self._forward.remember(chance=self._feeding.current is not None, everything=everything)
 
     @torch.no_grad()
     def _leave_out(self) -> None:
@@ -431,39 +467,25 @@ class Governor:
         self._update.leave_out()
         self._forward.put_back()
 
-    def _usable(self, place: Place) -> str | None:
-        """Say why a run cannot go on from a place."""
-        if self.policy.recovery == "skip":
-            return None
-        if place.feed is not self._served:
-            return "its batches were served by another feed, and `recovery` is 'replay'"
-        if place.feed is not None and place.position is not None and not place.feed.can_reach(place.position):
-            return f"{place.position} cannot be reached any more, and `recovery` is 'replay'"
-        return None
-
     def _touched(self) -> tuple[int, ...]:
         """Return what changes when a parameter is written to, by an update or by anything else."""
         return (self.updates, *(parameter._version for parameter in self._update.parameters))  # noqa: SLF001 -- torch's only word on it
 
     def _place(self) -> Place:
-        return Place.now(self._steps, self.updates, self._served)
+        feeding = self._feeding
+        return Place(self._steps, self.updates, len(self._shifts), feeding.current, feeding.position, feeding.shelves)
 
     def _speak(self, verdict: Verdict) -> None:
-        position = None if self._served is None else str(self._served.position)
-        self._tell(
+        self._teller.tell(
             records.VerdictGiven(
                 step=verdict.step,
                 level=verdict.level.name,
                 action=verdict.action.value,
                 reasons=verdict.reasons,
                 text=str(verdict),
-                position=position,
+                position=None if self._at is None else str(self._at),
             )
         )
-
-    def _tell(self, event: Event) -> None:
-        if self._journal is not None:
-            self._journal.write(event)
 
 
 def _listed(thing: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The gradients of a model as one number, and by name when that number is not finite."""
+"""The gradients of a model as one number."""
 
 from __future__ import annotations
 
@@ -32,19 +32,3 @@ def total_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))  # noqa: SLF001 -- as torch does
         return norm
     return torch.nn.utils.get_total_norm(tensors)
-
-
-def first_not_finite(model: nn.Module, owned: Iterable[nn.Parameter]) -> str | None:
-    """Return the parameter whose gradient the backward pass reached first, of those with one that is not finite.
-
-    Backward order is taken as the reverse of registration, which it is for a model that runs top to bottom.
-    """
-    trained = set(map(id, owned))
-    for name, parameter in reversed(list(model.named_parameters())):
-        grad = parameter.grad
-        if grad is None or id(parameter) not in trained:
-            continue
-        values = grad.coalesce().values() if grad.is_sparse else grad
-        if not bool(torch.isfinite(values).all()):
-            return name
-    return None

@@ -86,6 +86,7 @@ class Inquiry:
         self._touched = touched
         self._question: _Question | None = None
         self._sound_at: tuple[int, ...] = ()
+        self._restored_at: tuple[int, ...] = ()
         self._row = 0
         self._endless = 0
         self._slow_rollback = -math.inf
@@ -107,6 +108,7 @@ class Inquiry:
         """Note that the state is another one."""
         self.close()
         self._sound_at, self._row = (), 0
+        self._restored_at = self._touched()
 
     def doubt(self, verdict: Verdict, updates: int) -> Verdict:
         """Ask about the state that a doubtful batch has left; return the verdict, which says so if it can be asked."""
@@ -134,6 +136,10 @@ class Inquiry:
         about = About.SLOW if slow else About.REFUSED
         if ask and self._ask(_Question(verdict, about, Diagnosis(updates))):
             return Outcome(also(verdict, "asking")._replace(action=Action.SKIP))
+        if ask and not slow and self._restored_at == self._touched():
+            # Nothing was kept when the snapshot was taken, and nothing was applied since it was restored: to go back
+            # to it once more would change nothing, and spend the budget.
+            return self._data(verdict)
         return self._unanswered(verdict)
 
     def answered(self, loss: float, kept: Kept[Any]) -> Outcome:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,12 +11,15 @@ from flyball.govern.snapshot import SnapshotInfo, SnapshotRing, TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from flyball.events import Event
     from flyball.govern.feed import Feed, Position, Shelf
     from flyball.govern.policy import Policy
+    from flyball.govern.snapshot.ring import RestoreReport
+    from flyball.govern.telling import Teller
 
-_LOG = logging.getLogger("flyball.govern")
+# Why a snapshot that is trusted may not be on the disk.
+_UNWRITTEN = frozenset({"disk", "unsupported"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +29,18 @@ class Place:
     Args:
         step: How many steps were judged.
         updates: How many of them are in the weights.
+        era: How many shifts of the loss had been announced.
         feed: What serves the batches.
         position: Where it stands.
-        shelf: The batches it keeps.
+        shelves: The feeds there are, and the batches that each keeps.
     """
 
     step: int
     updates: int
+    era: int = 0
     feed: Feed[Any] | None = None
     position: Position | None = None
-    shelf: Shelf[Any] | None = None
-
-    @classmethod
-    def now(cls, step: int, updates: int, feed: Feed[Any] | None) -> Place:
-        """Return the present place."""
-        return cls(step, updates) if feed is None else cls(step, updates, feed, feed.position, feed.shelf)
+    shelves: tuple[tuple[Feed[Any], Shelf[Any]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +50,16 @@ class Return:
     Args:
         info: The snapshot.
         place: Where the run stood when it was taken.
-        seconds: How long the restore took.
+        restored: What the restore did.
         passed_over: Newer snapshots that could not be restored, and why.
+        abandoned: Newer snapshots, which belong to the branch that was left; they are gone.
     """
 
     info: SnapshotInfo
     place: Place
-    seconds: float
+    restored: RestoreReport
     passed_over: tuple[str, ...]
+    abandoned: tuple[int, ...]
 
 
 class Health(NamedTuple):
@@ -79,13 +80,14 @@ class Keeper:
     Args:
         state: What is kept.
         policy: How often, how many, and on what probation.
-        tell: Where events go.
+        teller: Where events go.
+        spill: A folder that trusted snapshots are written to as well; none if None.
     """
 
-    def __init__(self, state: TrainingState, policy: Policy, tell: Callable[[Event], None]) -> None:
+    def __init__(self, state: TrainingState, policy: Policy, teller: Teller, *, spill: Path | None = None) -> None:
         self._policy = policy
-        self._tell = tell
-        self._ring = SnapshotRing(state, slots=policy.snapshots, memory_cap=policy.memory_cap)
+        self._teller = teller
+        self._ring = SnapshotRing(state, slots=policy.snapshots, memory_cap=policy.memory_cap, spill=spill)
         self._places: dict[int, Place] = {}
         self._captured_at = 0
         self._healthy = 0
@@ -120,10 +122,10 @@ class Keeper:
                 self._capture(place)
             except SnapshotError as error:
                 self._captured_at = place.updates
-                self._tell(records.SnapshotDiscarded(step=place.step, reason=str(error)))
+                self._teller.tell(records.SnapshotDiscarded(step=place.step, reason=str(error)))
                 if error.reason == "not-finite":
                     return Health(damage=str(error))
-                _LOG.warning("step %d: no snapshot was taken (%s)", place.step, error)
+                self._teller.warn("step %d: no snapshot was taken (%s)", place.step, error)
             else:
                 return Health(captured=True)
         return Health()
@@ -132,7 +134,7 @@ class Keeper:
         """Drop the candidate: the state that it holds looks damaged, which alone is no reason to go back."""
         if self._ring.candidates:
             self._drop_candidates()
-            self._tell(records.SnapshotDiscarded(step=step, reason=reason))
+            self._teller.tell(records.SnapshotDiscarded(step=step, reason=reason))
 
     def go_back(self, older: int, step: int, unusable: Callable[[Place], str | None]) -> Return:
         """Restore the newest snapshot that can be restored.
@@ -142,11 +144,15 @@ class Keeper:
             step: Where the run stands, for the message.
             unusable: Says why the run could not go on from a place, if so; asked before anything is changed.
 
+        Snapshots that are newer than it belong to the branch that is left: they are dropped, so that no later rollback
+        leads forward to one of them.
+
         Raises:
-            RollbackFailed: None could be; the run is as it was, or the message says otherwise.
+            RollbackFailed: None could be; the message says whether the run is as it was, or a mix.
         """
         self._drop_candidates()
-        passed_over = []
+        passed_over: list[str] = []
+        mixed: RollbackFailed | None = None
         newest_first = self._ring.committed[::-1]
         for info in newest_first[max(0, min(older, len(newest_first) - 1)) :]:
             if (reason := unusable(self._places[info.id])) is not None:
@@ -156,13 +162,33 @@ class Keeper:
                 restored = self._ring.restore(info.id)
             except SnapshotError as error:
                 passed_over.append(f"snapshot {info.id}: {error}")
-                continue
-            self._healthy, self._captured_at = 0, info.step
-            return Return(info, self._places[info.id], restored.seconds, tuple(passed_over))
+            except RollbackFailed as error:
+                if not isinstance(error.__cause__, Exception | None):
+                    raise  # an interrupt: the user wants an end, and not another attempt
+                passed_over.append(f"snapshot {info.id}: {error}")
+                mixed = error
+            else:
+                self._healthy, self._captured_at = 0, info.step
+                return Return(info, self._places[info.id], restored, tuple(passed_over), self._abandon(info.id))
+        why = "; ".join(passed_over) or "there is none"
+        if mixed is not None:
+            raise RollbackFailed(
+                f"no snapshot could be restored whole at step {step} ({why}), and the run is a mix of states: do not "
+                "train on; look into these reasons, and resume from a checkpoint",
+                restored=mixed.restored,
+                not_restored=mixed.not_restored,
+            ) from mixed
         raise RollbackFailed(
-            f"no snapshot could be restored at step {step} ({'; '.join(passed_over) or 'there is none'}), and the run "
-            "is as it was before: look into these reasons, or resume from a checkpoint"
+            f"no snapshot could be restored at step {step} ({why}), and the run is as it was before: look into these "
+            "reasons, or resume from a checkpoint"
         )
+
+    def _abandon(self, restored: int) -> tuple[int, ...]:
+        newer = tuple(info.id for info in self._ring.committed if info.id > restored)
+        for id_ in newer:
+            self._ring.discard(id_)
+            del self._places[id_]
+        return newer
 
     def _drop_candidates(self) -> None:
         for candidate in self._ring.candidates:
@@ -176,10 +202,17 @@ class Keeper:
         return info
 
     def _trust(self, info: SnapshotInfo, place: Place) -> SnapshotInfo:
-        committed = self._ring.promote(info.id)
+        try:
+            committed = self._ring.promote(info.id)
+        except SnapshotError as error:
+            if error.reason not in _UNWRITTEN:
+                raise
+            committed = info  # it is trusted, and only the disk does not have it
+            self._teller.tell(records.SnapshotUnwritten(step=place.step, snapshot=info.id, reason=str(error)))
+            self._teller.warn("step %d: %s", place.step, error)
         alive = {one.id for one in self._ring.committed}
         self._places = {id_: place for id_, place in self._places.items() if id_ in alive}
-        self._tell(
+        self._teller.tell(
             records.SnapshotCommitted(
                 step=place.step,
                 snapshot=committed.id,

@@ -37,12 +37,15 @@ class Policy(Config):
         snapshots: How many known-good snapshots are kept; older ones lie further apart.
         memory_cap: The most bytes that all snapshots together may take.
         diagnosis: Whether, in doubt, kept batches are served again to tell bad data from a damaged state.
-        recovery: Where the data go on after a rollback. ``skip``: where they stood, so that what led to it is never
-            served again. ``replay``: at the snapshot's position and with its random state, to see it happen again.
+        recovery: What a rollback makes different. ``skip``: the data go on where they stood, so that what led to it is
+            never served again. ``lr_backoff``: they come again from the snapshot on, at a lowered rate. ``reseed``:
+            they come again, and what is drawn for them is drawn anew. ``replay``: they come again with the same
+            random state, to see it happen again. Where a loader cannot be rewound they go on, and ``replay`` is
+            refused.
         max_rollbacks: How many rollbacks there may be within `rollback_window` steps; the next one stops the run.
         rollback_window: So many steps.
-        lr_backoff: From the second rollback within the window on, the learning rate is multiplied with this, once more
-            each time, and rises back over a hundred steps.
+        lr_backoff: From the second rollback within the window on (from the first, where `recovery` is ``lr_backoff``),
+            the learning rate is multiplied with this, once more each time, and rises back over a hundred steps.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -63,7 +66,7 @@ class Policy(Config):
     snapshots: Annotated[int, Range(low=1, high=64)] = 3
     memory_cap: Annotated[int, Range(low=1)] | None = None
     diagnosis: bool = True
-    recovery: Literal["skip", "replay"] = "skip"
+    recovery: Literal["skip", "lr_backoff", "reseed", "replay"] = "skip"
     max_rollbacks: Count = 3
     rollback_window: Count = 1000
     lr_backoff: Annotated[float, Range(above=0.0, high=1.0)] = 0.5

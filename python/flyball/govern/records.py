@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import TYPE_CHECKING, Protocol
 
 from flyball.events import Event, event
+
+if TYPE_CHECKING:
+    from flyball.govern.report import RollbackReport
 
 
 class Sink(Protocol):
@@ -46,9 +50,18 @@ class SnapshotDiscarded(Event):
     reason: str
 
 
-@event("rollback.done", version=1)
+@event("snapshot.unwritten", version=1)
+class SnapshotUnwritten(Event):
+    """A snapshot is kept in memory, and could not be written to the disk."""
+
+    step: int
+    snapshot: int
+    reason: str
+
+
+@event("rollback.done", version=2)
 class RolledBack(Event):
-    """The run is as it was when it was last known to be good."""
+    """The run is as it was when it was last known to be good; the fields are those of `RollbackReport`."""
 
     step: int
     reason: str
@@ -58,6 +71,36 @@ class RolledBack(Event):
     attempt: int
     learning_rate_factor: float
     seconds: float
+    codes: Sequence[str] = ()
+    seen_at: int | None = None
+    steps_lost: int = 0
+    updates_lost: int = 0
+    recovery: str = "skip"
+    data_stood_at: str | None = None
+    data_go_on_at: str | None = None
+    restored: Sequence[str] = ()
+    created: Sequence[str] = ()
+    differs: Sequence[str] = ()
+    passed_over: Sequence[str] = ()
+    abandoned: Sequence[int] = ()
+    bytes: int = 0
+    checksum: str = ""
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, report: RollbackReport) -> RolledBack:
+        """Return the event of a report."""
+        fields = {name: getattr(report, name) for name in report.__slots__}
+        return cls(snapshot=fields.pop("snapshot_id"), **fields)
+
+
+@event("rollback.failed", version=1)
+class RollbackBroken(Event):
+    """No snapshot could be restored; the message says why, and whether the run is as it was."""
+
+    step: int
+    reason: str
+    message: str
 
 
 @event("governor.exhausted", version=1)

@@ -1,15 +1,32 @@
-"""How often a run may be rolled back, and what is tried next when it did not help."""
+"""How often a run may be rolled back, and what is different each time.
+
+Replaying the same state on the same data would fail in the same way (and does: that is how studied systems loop), so
+every rollback changes something. What it is at first is the policy's `recovery`:
+
+    skip        the data go on where they stood, and so does chance; what led to it is never served again
+    lr_backoff  the data come again from the snapshot on, at a lowered learning rate
+    reseed      the data come again, and what is drawn for them (dropout, augmentation) is drawn anew
+    replay      the data come again with the same random state: exactly as it was, to see it happen
+
+Further rollbacks within the window climb: a lowered rate from the second on (with `lr_backoff` one step lower each
+time), an older snapshot from the third on. Where data cannot come again they go on.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from flyball.errors import GovernorExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from flyball.govern.policy import Policy
 
@@ -23,47 +40,20 @@ class Attempt:
 
     Args:
         number: The how-manieth within the window, from 1.
+        total: The how-manieth of all.
         older: How many of the newest snapshots are passed over.
         rate: What the learning rate is multiplied with at first; it rises back to 1 over a hundred steps.
     """
 
     number: int
+    total: int
     older: int
     rate: float
 
 
-@dataclass(frozen=True, slots=True)
-class RollbackReport:
-    """What a rollback did.
-
-    Args:
-        snapshot_id: The snapshot that the run went back to.
-        step: The step at which it happened.
-        taken_at: The update after which the snapshot was taken.
-        reason: Why.
-        attempt: The how-manieth rollback within the window of the policy.
-        learning_rate_factor: What the learning rate is multiplied with at first.
-        passed_over: Snapshots that could not be restored, and why.
-        seconds: How long it took.
-    """
-
-    snapshot_id: int
-    step: int
-    taken_at: int
-    reason: str
-    attempt: int
-    learning_rate_factor: float
-    passed_over: tuple[str, ...]
-    seconds: float
-
-
 @dataclass(slots=True)
 class Ladder:
-    """The budget of rollbacks, and the rungs: first the same rate, then a lower one, then also an older snapshot.
-
-    Replaying the same state on the same data would fail in the same way (and does: that is how studied systems loop),
-    so every rollback changes something: the batch that led to it is never served again, and from the second one within
-    the window on the rate is lowered.
+    """The budget of rollbacks, and the rungs.
 
     Args:
         policy: The budget and the factor of the rate.
@@ -72,6 +62,7 @@ class Ladder:
     policy: Policy
     _steps: deque[int] = field(default_factory=deque)
     _history: list[str] = field(default_factory=list)
+    _total: int = 0
     _rate: float = 1.0
     _since: int = 0
 
@@ -81,20 +72,27 @@ class Ladder:
         Raises:
             GovernorExhausted: The budget is spent; the message lists what happened.
         """
-        while self._steps and step - self._steps[0] >= self.policy.rollback_window:
-            self._steps.popleft()
-        self._history.append(f"step {step}: {reason}")
-        if len(self._steps) >= self.policy.max_rollbacks:
+        window = self.policy.rollback_window
+        self._steps = deque(at for at in self._steps if step - at < window)
+        spent = len(self._steps)
+        if spent >= self.policy.max_rollbacks:
             raise GovernorExhausted(
-                f"{len(self._steps)} rollbacks within {self.policy.rollback_window} steps did not help, and the next "
-                f"would be needed at step {step}: " + "; ".join(self._history[-(len(self._steps) + 1) :]) + ". Look at "
-                "the data and the learning rate from the first of these steps on; `max_rollbacks` is the budget"
+                f"{spent} rollbacks within {window} steps did not help, and the next would be needed at step {step}: "
+                + "; ".join([*self._history[-spent:], f"step {step}: {reason}"])
+                + ". Look at the data and the learning rate from the first of these steps on; `max_rollbacks` is the "
+                "budget"
             )
         self._steps.append(step)
-        number = len(self._steps)
-        self._rate = 1.0 if number == 1 else self.policy.lr_backoff ** (number - 1)
+        self._history = [*self._history[-spent:], f"step {step}: {reason}"] if spent else [f"step {step}: {reason}"]
+        self._total += 1
+        number = spent + 1
+        self._rate = self.policy.lr_backoff ** (number if self.policy.recovery == "lr_backoff" else number - 1)
         self._since = step
-        return Attempt(number, older=max(0, number - 2), rate=self._rate)
+        return Attempt(number, self._total, older=max(0, number - 2), rate=self._rate)
+
+    def climbed(self, outcome: str) -> None:
+        """Note what came of the rung, for the last word."""
+        self._history[-1] += f" ({outcome})"
 
     def rate(self, step: int) -> float:
         """Return what the learning rate is to be multiplied with at a step."""
@@ -103,9 +101,27 @@ class Ladder:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was spent, as plain data."""
-        return {"steps": list(self._steps), "history": list(self._history), "rate": self._rate, "since": self._since}
+        return {
+            "steps": list(self._steps),
+            "history": list(self._history),
+            "total": self._total,
+            "rate": self._rate,
+            "since": self._since,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what another one has spent."""
         self._steps, self._history = deque(state["steps"]), list(state["history"])
-        self._rate, self._since = state["rate"], state["since"]
+        self._total, self._rate, self._since = state["total"], state["rate"], state["since"]
+
+
+def reseed(attempt: Attempt, generators: Iterable[torch.Generator]) -> None:
+    """Give every generator a state that it never had: from its present one, and the number of the rollback."""
+    draw = hashlib.blake2b(torch.get_rng_state().numpy().tobytes(), salt=b"flyball reseed", digest_size=8)
+    draw.update(attempt.total.to_bytes(8, "little"))
+    seed = int.from_bytes(draw.digest(), "little") >> 1
+    torch.manual_seed(seed)  # that of every GPU too
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))  # noqa: NPY002 -- the global one is what others use
+    for number, generator in enumerate(generators, 1):
+        generator.manual_seed(seed + number)
