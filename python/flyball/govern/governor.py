@@ -392,7 +392,7 @@ class Governor:
             verdict=verdict,
         )
         self._ladder.climbed(f"went back to update {report.taken_at}, rate x{attempt.rate:g}")
-        self._teller.tell(records.RolledBack.of(report))
+        self._teller.tell(report.event())
         self._teller.warn("step %d: rolled back to update %d, because of %s", self._steps, report.taken_at, reason)
         return report
 

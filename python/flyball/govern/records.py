@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from flyball.events import Event, event
-
-if TYPE_CHECKING:
-    from flyball.govern.report import RollbackReport
 
 
 class Sink(Protocol):
@@ -86,12 +83,6 @@ class RolledBack(Event):
     bytes: int = 0
     checksum: str = ""
     phases: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, report: RollbackReport) -> RolledBack:
-        """Return the event of a report."""
-        fields = {name: getattr(report, name) for name in report.__slots__}
-        return cls(snapshot=fields.pop("snapshot_id"), **fields)
 
 
 @event("rollback.failed", version=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flyball.govern.records import RolledBack
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -66,6 +68,11 @@ class RollbackReport:
     checksum: str
     seconds: float
     phases: Mapping[str, float]
+
+    def event(self) -> RolledBack:
+        """Return this as what is written into the journal."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return RolledBack(snapshot=fields.pop("snapshot_id"), **fields)
 
 
 def reported(
