@@ -89,3 +89,15 @@ class RollbackFailed(FlyballError, RuntimeError):
         super().__init__(message)
         self.restored = restored
         self.not_restored = not_restored
+
+
+class AgreementError(FlyballError, RuntimeError):
+    """The ranks of a run cannot act alike: one is gone, late, at another place of its program, or differs.
+
+    Attributes:
+        ranks: Those that the message names.
+    """
+
+    def __init__(self, message: str, *, ranks: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.ranks = ranks

@@ -100,3 +100,11 @@ class Exhausted(Event):
 
     step: int
     message: str
+
+
+@event("agreement.timeout", version=1)
+class AgreementLost(Event):
+    """The ranks cannot agree any more: these are gone, late, or at another place of their program."""
+
+    ranks: Sequence[int]
+    message: str

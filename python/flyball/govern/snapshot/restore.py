@@ -88,12 +88,51 @@ class Kept:
     number: int = 0
 
 
-def restore(state: TrainingState, kept: Kept, source: Source | None) -> RestoreReport:
-    """Put a run back to a snapshot; `source` is where the newest capture read from.
+@dataclass(slots=True)
+class Prepared:
+    """A restore of which only what must not fail is left: do it with `commit`, or take it back with `abandon`."""
+
+    kept: Kept
+    plans: Mapping[str, tuple[Component, Plan]]
+    writes: Writes
+    fresh: dict[int, torch.Tensor]
+    undo: Undo
+    restored: list[str]
+    watch: _Watch
+
+    def commit(self) -> RestoreReport:
+        """Put everything back.
+
+        Raises:
+            RollbackFailed: It broke off half-way.
+        """
+        kept, plans, watch = self.kept, self.plans, self.watch
+        _put_back(kept, plans, self.fresh, writes=self.writes, restored=self.restored, watch=watch)
+        differs = _differs(kept, plans)
+        watch.lap("compare")
+        views = kept.layout.views
+        return RestoreReport(
+            id=kept.id,
+            step=kept.step,
+            bytes=kept.layout.bytes,
+            seconds=watch.total,
+            phases=watch.laps,
+            components=tuple(self.restored),
+            created=tuple(views[index].name for _, plan in plans.values() for index in plan.fresh if _own(plan, plans)),
+            differs=differs,
+        )
+
+    def abandon(self) -> None:
+        """Leave the run as it was before."""
+        self.undo.put_back(self.restored)
+
+
+def prepare(state: TrainingState, kept: Kept, source: Source | None) -> Prepared:
+    """Do everything of a restore that may fail and can be taken back; `source` is where the newest capture read from.
 
     Raises:
         SnapshotError: Nothing was changed.
-        RollbackFailed: It broke off half-way.
+        RollbackFailed: A component refused its state, and then also what it had before.
     """
     watch = _Watch()
     plans = state.plan(kept.trees, kept.layout.views)
@@ -108,20 +147,7 @@ def restore(state: TrainingState, kept: Kept, source: Source | None) -> RestoreR
     watch.lap("prepare")
     restored = _load_foreign(kept, plans, fresh, undo)
     watch.lap("foreign")
-    _put_back(kept, plans, fresh, writes=writes, restored=restored, watch=watch)
-    differs = _differs(kept, plans)
-    watch.lap("compare")
-    views = kept.layout.views
-    return RestoreReport(
-        id=kept.id,
-        step=kept.step,
-        bytes=kept.layout.bytes,
-        seconds=watch.total,
-        phases=watch.laps,
-        components=tuple(restored),
-        created=tuple(views[index].name for _, plan in plans.values() for index in plan.fresh if _own(plan, plans)),
-        differs=differs,
-    )
+    return Prepared(kept, plans, writes, fresh, undo, restored, watch)
 
 
 def verify(kept: Kept, where: str = "") -> None:

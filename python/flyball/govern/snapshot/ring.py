@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from flyball.errors import InputError, SnapshotError
 from flyball.govern.snapshot import spill as disk
 from flyball.govern.snapshot.mirror import Arena, Capture, Source, bind
-from flyball.govern.snapshot.restore import Kept, first_line, restore, verify
+from flyball.govern.snapshot.restore import Kept, first_line, prepare, verify
+from flyball.govern.snapshot.restore import Prepared as Prepared
 from flyball.govern.snapshot.restore import RestoreReport as RestoreReport
 from flyball.govern.snapshot.restore import SnapshotInfo as SnapshotInfo
 
@@ -116,15 +117,15 @@ class SnapshotRing:
                 reason="busy",
             )
         started = time.perf_counter()
+        id_, self._next = self._next, self._next + 1  # also where it fails: ranks number their captures alike
         captured = self.state.capture()
         source = self._source = bind(captured.members, self._source)
         arena = self._room(source.layout.size, pinned=source.pinned)
         with self._back_on_failure(arena):
             capture = Capture(source, arena)
-            kept = Kept(self._next, step, started, captured.trees, source.layout, arena, capture)
-        self._pending[kept.id] = kept
-        self._next += 1
-        return kept.id
+            kept = Kept(id_, step, started, captured.trees, source.layout, arena, capture)
+        self._pending[id_] = kept
+        return id_
 
     def finish(self, id: int) -> SnapshotInfo:  # noqa: A002 -- what it is called everywhere
         """Wait for a capture that was begun, and check it.
@@ -205,7 +206,20 @@ class SnapshotRing:
                 short, or a component refused its state (and all that loaded theirs before it got back what they had).
             RollbackFailed: It broke off half-way; the snapshot is intact and can be restored again.
         """
-        return restore(self.state, self._find(id), self._source)
+        return self.prepare(id).commit()
+
+    def prepare(self, id: int) -> Prepared:  # noqa: A002
+        """Do the part of a restore that may fail and can be taken back, so that several processes can do it together.
+
+        Raises:
+            SnapshotError: As for `restore`; nothing was changed.
+        """
+        return prepare(self.state, self._find(id), self._source)
+
+    def checksums(self, id: int) -> dict[str, int]:  # noqa: A002
+        """Return the checksum of the memory that each tensor of a snapshot lies in, by the name of the tensor."""
+        kept = next((one for one in self._holders() if one.id == id), None) or self._find(id)
+        return {view.name: kept.checksums[view.piece] for view in kept.layout.views}
 
     def load(self, path: Path) -> SnapshotInfo:
         """Add a snapshot that was written to a folder, as the newest committed one.
