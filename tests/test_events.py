@@ -935,6 +935,36 @@ def test_a_journal_cut_at_any_byte_yields_exactly_its_complete_lines(path: Path)
         assert reader.torn == size - ([0, *ends][complete])
 
 
+def test_a_journal_cut_at_any_byte_is_gone_on_with_as_if_it_had_ended_there(path: Path) -> None:
+    with Journal(path, run="a", capacity=2, flush_every=60.0) as journal:
+        for given_event in EVENTS[:5]:
+            journal.write(given_event)  # more than it holds: what is missing is counted
+    whole = path.read_bytes()
+    assert b"telemetry.dropped" in whole
+    for size in range(0, len(whole) + 1, 7):
+        path.write_bytes(whole[:size])
+        before = list(read(path))
+        with Journal(path, run="b", go_on=True) as journal:
+            journal.write(EVENTS[0])
+        records = list(read(path))
+        assert records[:-1] == before
+        assert (records[-1].event, records[-1].run) == (EVENTS[0], "b")
+        check_accounts(records)
+
+
+def test_a_journal_that_does_not_exist_is_begun(path: Path) -> None:
+    with Journal(path, run="a", go_on=True) as journal:
+        journal.write(EVENTS[0])
+    assert [record.seq for record in read(path)] == [0]
+
+
+def test_a_journal_whose_last_line_is_damaged_is_not_gone_on_with(path: Path) -> None:
+    path.write_bytes(line(seq=0) + b"damaged\n")
+    with pytest.raises(JournalError, match="cannot be gone on with, as its last line is not an event"):
+        Journal(path, run="a", go_on=True)
+    assert path.read_bytes().endswith(b"damaged\n")
+
+
 def test_reading_is_lazy_and_repeatable(path: Path) -> None:
     path.write_bytes(line(seq=0) + b"damaged\n")
     reader = read(path)

@@ -101,3 +101,18 @@ class AgreementError(FlyballError, RuntimeError):
     def __init__(self, message: str, *, ranks: tuple[int, ...] = ()) -> None:
         super().__init__(message)
         self.ranks = ranks
+
+
+class CheckpointError(FlyballError, RuntimeError):
+    """A checkpoint cannot be written, read or resumed from; the run and what was written before are as they were.
+
+    Attributes:
+        reason: What a program can decide by: ``disk`` (it cannot be written), ``not-finite`` (the state is not worth
+            writing), ``unsupported`` (something has no form in a file without code), ``missing``, ``damaged``,
+            ``foreign`` (it is no checkpoint of flyball's, such as a pickle), ``changed`` (the run is not the one that
+            it was written by).
+    """
+
+    def __init__(self, message: str, *, reason: str = "unknown") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -6,8 +6,10 @@ import json
 import random
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
@@ -297,3 +299,49 @@ def test_torchdata_s_stateful_loader_over_a_map_is_sought_without_reading() -> N
     loop = iter(feed)
     assert [numbers(next(loop)) for _ in range(3)] == [batch for batch, _ in plain[0][9:]]
     assert int((dataset.count > 0).sum()) == 6
+
+
+class Augmented(Counted):
+    """Draws from every generator that a dataset can draw from, in the worker."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.own = np.random.default_rng(7)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        info = get_worker_info()
+        assert info is not None
+        legacy = float(np.random.random())  # noqa: NPY002 -- what many augmentations draw from
+        drawn = [torch.rand(()).item(), random.random(), legacy, float(self.own.random())]
+        return torch.tensor([index, *drawn, info.id], dtype=torch.float64)
+
+
+@cache
+def augmented(*, persistent: bool) -> list[Any]:
+    """Three epochs of the loop over the loader itself."""
+    seed(4)
+    return trace(build(persistent=persistent, dataset=Augmented(24)), 3)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("at", [1, 5, 12, 24, 29])
+def test_a_state_that_is_loaded_elsewhere_brings_the_workers_draws_back(*, persistent: bool, at: int) -> None:
+    plain = augmented(persistent=persistent)
+    seed(4)
+    first: Feed[Any] = Feed(build(persistent=persistent, dataset=Augmented(24)), keep=0)
+    served = 0
+    while served < at:
+        for _ in first:
+            torch.rand(())
+            served += 1
+            if served == at and at % 12:
+                break  # in the middle of an epoch; else the loop finds out that it is over
+    state, everyone = json.dumps(first.state_dict()), GlobalState.now()
+    first.close()
+    seed(78)
+    second: Feed[Any] = Feed(build(persistent=persistent, dataset=Augmented(24)), keep=0)
+    second.load_state_dict(json.loads(state))
+    everyone.restore()
+    rest = [item for epoch in trace(second, 3 - at // 12) for item in epoch]
+    assert rest == [item for epoch in plain for item in epoch][at:]
+    second.close()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("flyball.events")
 
+_BLOCK = 1 << 16  # far more than a line is long
+
 
 class AppendFile:
     """Create a file and append chunks to it; what the disk refuses is kept, and tried again.
@@ -21,15 +23,25 @@ class AppendFile:
     A failure is logged once, when it begins, and once more when it is over; `error` holds it in
     between. One thread uses it at a time.
 
+    Args:
+        path: The file.
+        go_on: Whether a file that exists is gone on with; a last line that was cut short is cut off first.
+
+    Attributes:
+        last: The last line of a file that is gone on with, empty if it has none.
+
     Raises:
         RunExistsError: The file exists; it is left as it is.
         RunFolderError: It cannot be created.
     """
 
-    def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    def __init__(self, path: Path, *, go_on: bool = False) -> None:
+        flags = os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self.last = b""
         try:
-            self._descriptor = os.open(path, flags, 0o666)
+            self._descriptor = os.open(path, flags | (os.O_RDWR if go_on else os.O_WRONLY | os.O_EXCL), 0o666)
+            if go_on:
+                self.last = _cut_to_last_line(self._descriptor)
         except FileExistsError as error:
             raise RunExistsError(
                 f"`{path}` exists, and a journal is never overwritten: choose another run folder, or move this one away"
@@ -91,3 +103,16 @@ class AppendFile:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+
+
+def _cut_to_last_line(descriptor: int) -> bytes:
+    """Cut off what follows the last newline, and return the line that it ends."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    tail, start = b"", end
+    while start and tail.count(b"\n") < 2:
+        start = max(0, start - _BLOCK)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        tail = os.read(descriptor, end - start)
+    whole = tail[: tail.rfind(b"\n") + 1]
+    os.ftruncate(descriptor, end - len(tail) + len(whole))
+    return whole[:-1].rpartition(b"\n")[2]

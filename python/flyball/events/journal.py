@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, TypeAlias
 from flyball.errors import InputError, JournalError
 from flyball.events.append import AppendFile
 from flyball.events.kinds import Event, EventsDropped
+from flyball.events.reader import seq_after
 from flyball.events.strict_json import UNENCODABLE, encode, plain
 
 if TYPE_CHECKING:
@@ -50,10 +51,13 @@ class Journal:
         rank: The process's rank in a distributed run.
         capacity: How many events may wait; more are dropped, counted and reported.
         flush_every: Seconds between two writes to the file.
+        go_on: Whether a journal that exists is gone on with, as by a run that is resumed: a last line that was cut
+            short is cut off, and `seq` goes on where it stood.
 
     Raises:
         RunExistsError: The file exists already.
         RunFolderError: The file cannot be created.
+        JournalError: It is to be gone on with, and its last line is not an event.
         InputError: An argument is out of range.
     """
 
@@ -65,6 +69,7 @@ class Journal:
         rank: int = 0,
         capacity: int = 10_000,
         flush_every: float = 0.05,
+        go_on: bool = False,
     ) -> None:
         # Not every caller has a type checker, and what the reader would refuse must not be written.
         if not isinstance(run, str) or not run:  # type: ignore[redundant-expr]
@@ -78,7 +83,15 @@ class Journal:
         self.path = Path(path)
         self.run = run
         self.rank = rank
-        writer = _Writer(AppendFile(self.path), run, self.rank, capacity, flush_every)
+        file = AppendFile(self.path, go_on=go_on)
+        try:
+            first = seq_after(file.last) if file.last else 0
+        except (ValueError, RecursionError) as error:
+            file.close()
+            raise JournalError(
+                f"`{self.path}` cannot be gone on with, as its last line is not an event ({error}): move it away"
+            ) from error
+        writer = _Writer(file, run, self.rank, capacity=capacity, flush_every=flush_every, seq=first)
         self._writer = writer
         if hasattr(os, "register_at_fork"):
             # A hook cannot be taken back, so it must keep nothing alive.
@@ -166,7 +179,7 @@ class Journal:
 class _Writer:
     """The thread of a journal, and what it shares with the callers under one lock."""
 
-    def __init__(self, file: AppendFile, run: str, rank: int, capacity: int, flush_every: float) -> None:
+    def __init__(self, file: AppendFile, run: str, rank: int, *, capacity: int, flush_every: float, seq: int) -> None:
         self.file = file
         self.run = run
         self.rank = rank
@@ -191,7 +204,7 @@ class _Writer:
         self.ended = False
         self.lost = 0
         # The thread's own:
-        self.seq = 0
+        self.seq = seq
         self.batch: list[_Waiting] = []  # taken from the queue, and not yet a chunk
         self.weights: list[int] = []  # events of the caller's in each line of the chunk: 1 or 0
         self.reported: set[str] = set()

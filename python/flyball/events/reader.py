@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from flyball.errors import JournalError
 from flyball.events.fields import reader_of
-from flyball.events.kinds import Event, known_events
+from flyball.events.kinds import Event, EventsDropped, known_events
 from flyball.events.strict_json import JSON, decode
 
 if TYPE_CHECKING:
@@ -97,6 +97,17 @@ class JournalReader:
 def read(path: str | os.PathLike[str]) -> JournalReader:
     """Return the records of the journal at `path`, to be iterated over as often as needed."""
     return JournalReader(path)
+
+
+def seq_after(line: bytes) -> int:
+    """Return the number of the line that comes after this one.
+
+    Raises:
+        ValueError: The line is not an event.
+    """
+    record = _parse(line)
+    missing = record.event.count if isinstance(record.event, EventsDropped) else 0
+    return record.seq + 1 + missing
 
 
 def _parse(line: bytes) -> Record:

@@ -23,6 +23,7 @@ from flyball.errors import InputError
 from flyball.govern.feed.draws import GlobalState, Owned
 from flyball.govern.feed.position import SeekError
 from flyball.govern.feed.tape import Opening, Run, Tape, undisturbed
+from flyball.govern.feed.workers import Sent, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,6 +184,7 @@ class MapSource(Source[B]):
         self._loader = copy.copy(loader)
         # Set past `DataLoader.__setattr__`, which guards loaders in use; a persistent iterator belongs to the original.
         vars(self._loader).update({place: self._tape, "_iterator": None})
+        self._workers = Workers(self._loader, blanks=place == "batch_sampler")
         self.limits = tuple(self._find_limits())
 
     def _find_limits(self) -> Iterator[str]:
@@ -191,7 +193,8 @@ class MapSource(Source[B]):
         if self._loader.num_workers and self.rewinds:
             yield (
                 "after a seek to the middle of an epoch its workers start new random streams: the samples are the "
-                "same, a random augmentation made in a worker is not. draw it from the sample's index to repeat it"
+                "same, a random augmentation made in a worker is not, unless the state of the feed was taken there. "
+                "draw it from the sample's index to repeat it"
             )
         if not getattr(self._loader, "in_order", True) and self._loader.num_workers:
             yield "`in_order=False` hands batches out as they come: after a seek some may come twice, and some never"
@@ -200,8 +203,9 @@ class MapSource(Source[B]):
         """Open the next epoch."""
         opening = Opening()
         opening.entry = self._owned.now()
+        self._workers.begin()
         self._tape.record(opening)
-        return _Indexed(iter(self._loader), self._tape, opening)
+        return _Indexed(iter(self._loader), self._tape, opening, workers=self._workers)
 
     def resume(self, opening: Opening, batch: int) -> Reading[B]:
         """Open an epoch again at a batch."""
@@ -214,7 +218,10 @@ class MapSource(Source[B]):
             self._owned.restore_generators(entry.generators)
             self._owned.restore_scalars(entry.scalars)
             return self.begin()
-        counters = self._tape.replay(opening, batch)
+        streams = opening.states.get(batch)
+        counters = self._tape.replay(opening, batch, blanks=self._workers.blanks(batch) if streams is not None else 0)
+        self._workers.begin()
+        self._workers.give(streams)
         with undisturbed():
             entry.everyone.restore()
             self._owned.restore_generators(entry.generators)
@@ -223,7 +230,25 @@ class MapSource(Source[B]):
                 # A subclass whose `__iter__` is a generator function asks its sampler with the first batch.
                 batches = _begun(batches)
         self._tape.release()
-        return _Indexed(batches, self._tape, opening, batch, _leave(self._owned, opening, counters))
+        self._workers.give(None)
+        leave = _leave(self._owned, opening, counters)
+        return _Indexed(batches, self._tape, opening, batch, workers=self._workers, leave=leave)
+
+    def state(self, reading: Reading[B] | None) -> Any:
+        """Return the random streams of the workers, if there are any at this moment."""
+        if not self.rewinds or (reading is None and not self._workers.persistent):
+            return None
+        return self._workers.state()
+
+    def load(self, state: Any) -> None:
+        """Start the workers that outlive an epoch, with the streams that they had; they are given nothing to do yet."""
+        self._workers.give(state)
+        own = self._owned.generators()
+        with undisturbed():
+            self._tape.offer_nothing()
+            iter(self._loader)
+        self._owned.restore_generators(own)
+        self._workers.give(None)
 
 
 class _Indexed(Reading[B]):
@@ -235,10 +260,21 @@ class _Indexed(Reading[B]):
         tape: Tape[Any],
         opening: Opening,
         first: int = 0,
+        *,
+        workers: Workers,
         leave: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(batches, opening, first, leave)
         self._tape = tape
+        self._workers = workers
+
+    def __next__(self) -> B:
+        batch: Any = next(self._batches)
+        while isinstance(batch, Sent):
+            batch = next(self._batches) if batch.blank else self._workers.received(batch)
+        self.batch += 1
+        found: B = batch
+        return found
 
     def skip_to(self, batch: int) -> None:
         drawn = self.batch if self._tape.run is None else self._tape.run.drawn

@@ -96,6 +96,7 @@ class Run(Generic[T]):
     Attributes:
         items: Where its items come from.
         drawn: How many of them were taken or passed over.
+        blanks: How many empty items come first, which are not counted.
     """
 
     def __init__(self, items: Iterator[T], opening: Opening, owned: Owned, *, checked: bool) -> None:
@@ -104,6 +105,7 @@ class Run(Generic[T]):
         self.items = items
         self._owned = owned
         self._checked = checked
+        self.blanks = 0
         self._ahead: list[T] = []
         self._sum = 0
         self._pulled = 0
@@ -117,6 +119,11 @@ class Run(Generic[T]):
             # What the loader drew for itself, between the rewind and now, is not part of the order.
             self._owned.restore_generators(self._own)
             self._own = None
+        if self.blanks:
+            self.blanks -= 1
+            empty: Any = []
+            blank: T = empty
+            return blank
         item = self._ahead.pop() if self._ahead else self._pull()
         self.drawn += 1
         return item
@@ -184,8 +191,18 @@ class Tape(Generic[T]):
         """Let the next passes be ordinary ones, noted in `opening`."""
         self._opening, self._again, self.run = opening, None, None
 
-    def replay(self, opening: Opening, count: int) -> Mapping[str, Any]:
+    def offer_nothing(self) -> None:
+        """Let the next pass be an empty one, and the one after it an ordinary one."""
+        self.record(Opening())
+        self._again = Run(iter(()), Opening(), self._owned, checked=False)
+
+    def replay(self, opening: Opening, count: int, *, blanks: int = 0) -> Mapping[str, Any]:
         """Let the next pass be the one noted in `opening`, from item `count` on; the global generators stay.
+
+        Args:
+            opening: How the epoch began.
+            count: The item that comes first.
+            blanks: How many empty items come before it.
 
         Returns:
             The counters of the source as they were before they were set back for this.
@@ -210,6 +227,7 @@ class Tape(Generic[T]):
             before.everyone.restore()
             if not known:
                 self._owned.restore(before)
+        run.blanks = blanks
         self._again = run
         return before.scalars
 

@@ -56,14 +56,19 @@ class Saved:
     arena: torch.Tensor
 
 
-def write(folder: Path, saved: Saved) -> Path:
+def write(folder: Path, saved: Saved, name: str | None = None) -> Path:
     """Write a snapshot into a folder of its own and return that folder.
+
+    Args:
+        folder: Where its folder goes; made if need be.
+        saved: What is written.
+        name: What its folder is called, by default after its id.
 
     Raises:
         SnapshotError: The disk refuses, or something in the plain data has no form in JSON; it is named. Nothing is
             left behind, and folders from before are as they were.
     """
-    final = folder / f"snapshot-{saved.id:08}"
+    final = folder / (name or f"snapshot-{saved.id:08}")
     temporary = folder / f".{final.name}.{os.getpid()}.part"
     plain = _plain(saved)
     try:

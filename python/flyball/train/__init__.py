@@ -1,0 +1,1 @@
+"""Training: checkpoints, and the way back into a run."""
