@@ -22,7 +22,7 @@ from flyball.errors import CheckpointError, SnapshotError
 from flyball.govern.snapshot import TrainingState
 from flyball.govern.snapshot import spill as disk
 from flyball.govern.snapshot.mirror import Arena
-from flyball.govern.snapshot.restore import Kept, restore, verify
+from flyball.govern.snapshot.restore import Kept, prepare, verify
 from flyball.train.checkpoint import found
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Checkpoint:
         """
         self._compare(about, accept)
         try:
-            restore(state, self._kept, None)
+            prepare(state, self._kept, None).commit()
         except SnapshotError as error:
             reason = "changed" if error.reason == "structure" else error.reason
             raise CheckpointError(f"`{self.path}` does not fit this run: {error}", reason=reason) from error
@@ -86,7 +86,7 @@ class Checkpoint:
         now = alone.capture().trees
         kept = dataclasses.replace(self._kept, trees={**now, "model": self._kept.trees["model"]})
         try:
-            restore(alone, kept, None)
+            prepare(alone, kept, None).commit()
         except SnapshotError as error:
             raise CheckpointError(f"`{self.path}` does not fit this model: {error}", reason="changed") from error
 
