@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,31 +8,46 @@ __all__ = ["Classification", "Detector", "__version__", "snapshot_gather", "snap
 
 __version__: Final[str]
 
+# Count, hits and sum of confidences of each bin.
+_Bins: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+class _Totals(TypedDict):
+    samples: int
+    left_out: int
+    confusion: NDArray[np.int64]
+    hits: list[int]
+    nll: tuple[float, float]
+    brier: tuple[float, float]
+    top_label: tuple[float, float]
+    bins: _Bins
+    groups: _Bins
+
 @final
 class Classification:
-    def __new__(cls, classes: int, topk: Sequence[int]) -> Classification: ...
+    def __new__(cls, classes: int, topk: Sequence[int], bins: int) -> Classification: ...
     @staticmethod
-    def from_state(
-        classes: int,
-        topk: Sequence[int],
-        samples: int,
-        confusion: Sequence[int],
-        hits: Sequence[int],
-        nll: Sequence[int],
-        nll_squared: Sequence[int],
-    ) -> Classification: ...
-    def update(self, logits: NDArray[np.float32] | NDArray[np.float64], targets: NDArray[np.int64]) -> None: ...
+    def from_state(state: dict[str, Any]) -> Classification: ...
+    def update(
+        self,
+        logits: NDArray[Any],
+        targets: NDArray[np.int64],
+        half: str | None,
+        leave_out: bool,
+    ) -> None: ...
+    def update_outcomes(self, classes: NDArray[np.int64], scores: NDArray[np.float64], left_out: int) -> None: ...
     def merge(self, other: Classification) -> None: ...
     @property
     def classes(self) -> int: ...
     @property
     def topk(self) -> list[int]: ...
     @property
+    def bins(self) -> int: ...
+    @property
     def samples(self) -> int: ...
-    def state(
-        self,
-    ) -> tuple[int, list[int], int, list[int], list[int], list[int], list[int]]: ...
-    def totals(self) -> tuple[int, NDArray[np.int64], list[int], float, float]: ...
+    @property
+    def left_out(self) -> int: ...
+    def state(self) -> dict[str, Any]: ...
+    def totals(self) -> _Totals: ...
 
 # Source, parameter group, value, baseline, scale, threshold, z and count.
 _Evidence: TypeAlias = tuple[str, int | None, float, float | None, float | None, float | None, float | None, int]

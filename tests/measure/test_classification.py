@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as arrays
 
 from flyball.errors import FlyballError, InputError
 from flyball.measure import Classification
+from flyball.measure.tensors import outcomes
 
 GOLDEN = tomllib.loads((Path(__file__).parent.parent / "golden" / "classification.toml").read_text("utf-8"))["case"]
 
@@ -176,6 +177,94 @@ def test_memory_layout_changes_nothing() -> None:
     assert turned.state_dict() == measured((square, square_targets), 6).state_dict()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("classes", [3, 50])
+def test_halves_of_any_strides_are_what_their_float32_is(dtype: torch.dtype, classes: int) -> None:
+    logits, targets = (torch.from_numpy(array) for array in drawn(40, classes))
+    logits = logits.to(dtype)
+    logits[0, 0] = 2.0**-24  # subnormal in float16
+    expected = measured((logits.float().numpy(), targets.numpy()), classes).state_dict()
+    for layout in (logits, logits.T.contiguous().T, logits.repeat(1, 2)[:, :classes], logits.flip(0).flip(0)):
+        meter = Classification(classes, (1,))
+        meter.update(layout, targets)
+        assert meter.state_dict() == expected
+    if dtype == torch.float16:
+        assert measured((logits.numpy(), targets.numpy()), classes).state_dict() == expected
+
+
+def test_rows_that_are_not_finite_can_be_counted_instead_of_refused() -> None:
+    logits, targets = drawn(30, 4)
+    bad = logits.copy()
+    bad[[3, 7, 20], [0, 3, 1]] = [math.nan, math.inf, -math.inf]
+    meter = Classification(4, nonfinite="count")
+    meter.update(bad, targets)
+    kept = np.isfinite(bad).all(axis=1)
+    assert meter.state_dict() == {**measured((logits[kept], targets[kept]), 4).state_dict(), "left_out": 3}
+    assert (meter.samples, meter.left_out, meter.compute().left_out) == (27, 3, 3)
+    assert "27 samples, 3 left out as not finite" in str(meter.compute())
+    meter.merge(meter)
+    assert meter.left_out == 6
+    again = pickle.loads(pickle.dumps(meter))  # noqa: S301 - its own pickle
+    again.update(bad, targets)
+    assert again.left_out == 9
+    with pytest.raises(InputError, match="`targets` holds 4 in row 3"):
+        meter.update(bad, np.where(np.arange(30) == 3, 4, targets))
+    only = Classification(4, nonfinite="count")
+    only.update(np.full((2, 4), math.nan), targets[:2])
+    with pytest.raises(InputError, match=r"0 samples.*2 rows were left out"):
+        only.compute()
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches())
+def test_what_torch_computes_on_a_device_is_what_rust_computes(batch: Batch) -> None:
+    logits, targets = (torch.from_numpy(array) for array in batch)
+    classes = logits.shape[1]
+    here = Classification(classes, tuple(range(1, classes + 1)))
+    here.update(logits, targets)
+    there = Classification(classes, tuple(range(1, classes + 1)))
+    there._native.update_outcomes(*outcomes(logits, targets, classes, leave_out=False))
+    ours, theirs = here.compute(), there.compute()
+    np.testing.assert_array_equal(ours.confusion, theirs.confusion)
+    assert ours.topk == theirs.topk
+    for name in ("nll", "brier", "top_label_brier"):
+        value = getattr(theirs, name).value
+        assert getattr(ours, name).value == pytest.approx(value, rel=1e-6, abs=2e-6), name
+
+
+def test_the_torch_path_refuses_and_counts_as_the_other_does() -> None:
+    logits, targets = (torch.from_numpy(array) for array in drawn(8, 3))
+    logits[5, 2] = math.nan
+    with pytest.raises(InputError, match="`logits` holds nan in row 5, column 2"):
+        outcomes(logits, targets, 3, leave_out=False)
+    whole, real, left_out = outcomes(logits, targets, 3, leave_out=True)
+    assert (len(whole), len(real), left_out) == (7, 7, 1)
+    for wrong, message in [
+        (targets.float(), "`targets` has type torch.float32"),
+        (targets[:7], r"`targets` has shape \(7,\)"),
+        (targets + 3, "`targets` holds .* with 3 classes"),
+        ([0] * 8, "`targets` is a list"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            outcomes(logits, wrong, 3, leave_out=True)
+    for bad, message in [
+        (logits.requires_grad_(), "`logits` requires grad"),
+        (logits.detach()[0], r"`logits` has shape \(3,\)"),
+        (logits.detach().long(), "`logits` has type torch.int64"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            outcomes(bad, targets, 3, leave_out=True)
+    meter = Classification(3)
+    for row, column, value in [(0, 0, 3), (1, 1, -1), (2, 2, 1)]:
+        broken = whole.copy()
+        broken[row, column] = value if column < 2 else (broken[row, 2] == 0)
+        with pytest.raises(InputError, match=f"`outcomes` holds in row {row} what no row"):
+            meter._native.update_outcomes(broken, real, 0)
+    with pytest.raises(InputError, match="`outcomes` are not rows of three columns"):
+        meter._native.update_outcomes(whole, real[:6], 0)
+    assert meter.samples == 0
+
+
 class Grown(torch.Tensor):
     """A tensor type that lives outside torch."""
 
@@ -202,11 +291,16 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
         torch.zeros(8, 3, requires_grad=True), TARGETS, r"`logits` requires grad.*`\.detach\(\)`"
     ),
     "meta": (torch.zeros(8, 3, device="meta"), TARGETS, "`logits` is a meta tensor.*real forward"),
-    "bfloat16": (
-        torch.zeros(8, 3, dtype=torch.bfloat16), TARGETS, r"`logits` has type torch.bfloat16.*`\.float\(\)`"
+    "bfloat16 that requires grad": (
+        torch.zeros(8, 3, dtype=torch.bfloat16, requires_grad=True), TARGETS, r"`logits` requires grad"
     ),
-    "float16": (LOGITS.astype("float16"), TARGETS, r"`logits` has type float16.*`\.float\(\)`"),
-    "half tensor": (torch.zeros(8, 3).half(), TARGETS, r"`logits` has type float16.*`\.float\(\)`"),
+    "bfloat16 on meta": (
+        torch.zeros(8, 3, dtype=torch.bfloat16, device="meta"), TARGETS, "`logits` is a meta tensor"
+    ),
+    "eight bits": (
+        torch.zeros(8, 3).to(torch.float8_e4m3fn), TARGETS, r"`logits` has type torch.float8_e4m3fn.*`\.float\(\)`"
+    ),
+    "byte order of halves": (LOGITS.astype(">f2"), TARGETS, "`logits` has type >f2.*native byte order"),
     "sparse": (torch.zeros(8, 3).to_sparse(), TARGETS, r"`logits` has the layout torch.sparse_coo.*`\.to_dense\(\)`"),
     "negated view": (
         torch.zeros(8, 3, dtype=torch.complex64).conj().imag, TARGETS, r"`logits` is a view.*`\.resolve_neg\(\)`"
@@ -249,13 +343,15 @@ def test_a_refused_batch_is_explained_and_changes_nothing(logits: object, target
 def test_the_binding_itself_refuses_what_it_cannot_read() -> None:
     native = Classification(3)._native
     for logits, targets in [
-        (np.asfortranarray(LOGITS), TARGETS),
+        (np.frombuffer(b"\0" + LOGITS.tobytes(), dtype=np.uint8)[1:].view("f4").reshape(8, 3), TARGETS),
         (LOGITS, np.repeat(TARGETS, 2)[::2]),
         (LOGITS.astype("int32"), TARGETS),
         (LOGITS, TARGETS.astype("int32")),
     ]:
         with pytest.raises(InputError, match=r"pass a copy|convert it"):
-            native.update(logits, targets)
+            native.update(logits, targets, None, False)  # noqa: FBT003 -- the binding has no keywords
+    with pytest.raises(InputError, match="`half` is `float8`"):
+        native.update(LOGITS.astype("f2").view("u2"), TARGETS, "float8", False)  # noqa: FBT003
     assert native.samples == 0
 
 
@@ -313,7 +409,11 @@ def test_a_damaged_state_is_refused_and_the_meter_goes_on() -> None:
     meter = measured(drawn(60, 3), 3)
     state = meter.state_dict()
     damages: list[tuple[str, Any, str]] = [
-        ("version", 2, "`version` of the state is 2"),
+        ("version", 1, "`version` of the state is 1"),
+        ("bins", 0, "`bins` is 0"),
+        ("scores", [0] * 7, "`scores` of the state has length 7"),
+        ("reliability", [0] * 5, "`reliability` of the state holds 0 hits of 0"),
+        ("left_out", -1, "`left_out` of the state is -1"),
         ("samples", 61, "`confusion` of the state sums to 60"),
         ("samples", -1, "`samples` of the state is -1"),
         ("samples", 2**70, "something else than ints"),
@@ -346,6 +446,12 @@ def test_meters_made_differently_do_not_mix() -> None:
         meter.merge({})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="`classes` of the state is 4"):
         meter.load_state_dict(Classification(4).state_dict())
+    with pytest.raises(InputError, match="`other` has bins 10, but this meter has 15"):
+        meter.merge(Classification(3, bins=10))
+    with pytest.raises(InputError, match="`bins` of the state is 10"):
+        meter.load_state_dict(Classification(3, bins=10).state_dict())
+    with pytest.raises(InputError, match="`nonfinite` is 'skip': pass one of `raise`, `count`"):
+        Classification(3, nonfinite="skip")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="`topk` of the state is"):
         meter.load_state_dict(Classification(3, (1, 2)).state_dict())
 

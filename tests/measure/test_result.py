@@ -13,7 +13,16 @@ import pytest
 from sklearn import metrics
 
 from flyball.measure import Classification, ClassificationResult, Estimate
-from flyball.measure.confusion import Confusion, Score, balanced_accuracy, macro_f1, matthews
+from flyball.measure.confusion import (
+    Confusion,
+    Score,
+    balanced_accuracy,
+    macro_f1,
+    macro_precision,
+    matthews,
+    weighted_f1,
+    weighted_precision,
+)
 from flyball.measure.result import summarize
 
 if TYPE_CHECKING:
@@ -22,9 +31,27 @@ if TYPE_CHECKING:
 Matrix = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def result_of(confusion: Matrix, confidence: float = 0.95) -> ClassificationResult:
-    samples = int(confusion.sum())
-    return summarize(confusion, {}, (0.5 * samples, 0.3 * samples), confidence)
+def result_of(
+    confusion: Matrix, confidence: float = 0.95, nll: tuple[float, float] | None = None
+) -> ClassificationResult:
+    """A result over these counts, with a plausible loss, and every prediction made with confidence 0.75."""
+    samples, hits = int(confusion.sum()), int(confusion.trace())
+    bins = (np.array([0, samples]), np.array([0, hits]), np.array([0.0, 0.75 * samples]))
+    return summarize(
+        {
+            "samples": samples,
+            "left_out": 0,
+            "confusion": confusion,
+            "hits": [],
+            "nll": (0.5 * samples, 0.3 * samples) if nll is None else nll,
+            "brier": (0.4 * samples, 0.2 * samples),
+            "top_label": (0.2 * samples, 0.1 * samples),
+            "bins": bins,
+            "groups": bins,
+        },
+        (),
+        confidence,
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -48,7 +75,15 @@ def test_every_score_is_that_of_scikit_learn(seed: int) -> None:
             for score in (metrics.recall_score, metrics.precision_score, metrics.f1_score)
         )
         balanced = metrics.balanced_accuracy_score(targets, predicted)
+        precisions = {
+            average: metrics.precision_score(targets, predicted, average=average, zero_division=0)
+            for average in ("macro", "weighted")
+        }
     expected = {
+        "macro_precision": precisions["macro"],
+        "weighted_precision": precisions["weighted"],
+        "weighted_f1": metrics.f1_score(targets, predicted, average="weighted"),
+        "brier": metrics.brier_score_loss(targets, shares, labels=labels, scale_by_half=False),
         "accuracy": metrics.accuracy_score(targets, predicted),
         "balanced_accuracy": balanced,
         "macro_f1": metrics.f1_score(targets, predicted, average="macro"),
@@ -95,7 +130,9 @@ def test_a_perfect_or_hopeless_score_on_few_samples_is_not_certain(confusion: Ma
         assert 0.05 < score.high - score.low < 0.5
 
 
-@pytest.mark.parametrize("score", [balanced_accuracy, macro_f1, matthews])
+@pytest.mark.parametrize(
+    "score", [balanced_accuracy, macro_f1, macro_precision, matthews, weighted_f1, weighted_precision]
+)
 def test_intervals_shrink_as_the_root_of_the_samples(score: Callable[[Matrix, float], Estimate]) -> None:
     counts = np.array([[40, 5, 2], [9, 30, 1], [3, 8, 20]])
     few, many = score(counts * 100, 0.95), score(counts * 10_000, 0.95)
@@ -133,6 +170,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
         "accuracy": 0.70,
         "macro_f1": float(np.mean(2 * truth.diagonal() / (truth.sum(0) + truth.sum(1)))),
         "balanced_accuracy": float(np.mean(truth.diagonal() / truth.sum(axis=1))),
+        "weighted_f1": float(2 * truth.diagonal() / (truth.sum(0) + truth.sum(1)) @ truth.sum(axis=1)),
+        "macro_precision": float(np.mean(truth.diagonal() / truth.sum(axis=0))),
+        "weighted_precision": float(truth.diagonal() / truth.sum(axis=0) @ truth.sum(axis=1)),
         "mcc": (0.70 - truth.sum(0) @ truth.sum(1))
         / math.sqrt((1 - truth.sum(0) @ truth.sum(0)) * (1 - truth.sum(1) @ truth.sum(1))),
         "nll": 1.0,
@@ -142,7 +182,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     for _ in range(trials):
         counts = generator.multinomial(300, truth.ravel()).reshape(3, 3)
         losses = generator.exponential(size=300)
-        result = summarize(counts, {}, (losses.sum(), (losses**2).sum()), 0.95)
+        result = result_of(counts, nll=(losses.sum(), (losses**2).sum()))
         for name, value in expected.items():
             interval = getattr(result, name)
             covered[name] += interval.low <= value <= interval.high

@@ -5,8 +5,9 @@ They take NumPy arrays and torch tensors on the CPU, and import torch only if yo
 
 from __future__ import annotations
 
+from flyball.measure.calibration import ReliabilityBin as ReliabilityBin
 from flyball.measure.classification import Classification as Classification
 from flyball.measure.estimate import Estimate as Estimate
 from flyball.measure.result import ClassificationResult as ClassificationResult
 
-__all__ = ["Classification", "ClassificationResult", "Estimate"]
+__all__ = ["Classification", "ClassificationResult", "Estimate", "ReliabilityBin"]

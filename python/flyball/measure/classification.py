@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from flyball import _native
 from flyball.errors import InputError
+from flyball.measure.inputs import choice, floats, indices, number, on_gpu
 from flyball.measure.result import ClassificationResult, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import torch
-    from numpy.typing import NDArray
 
-    Array = NDArray[Any] | torch.Tensor
+    from flyball.measure.inputs import Array
 
 _DEFAULT_TOPK = (1, 5)
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_INT64 = np.dtype(np.int64)
-_STATE_VERSION = 1
-_STATE_PARTS = ("classes", "topk", "samples", "confusion", "hits", "nll", "nll_squared")
+_STATE_VERSION = 2
+_STATE_PARTS = frozenset(
+    (
+        "bins", "classes", "confusion", "hits", "left_out", "nll", "nll_squared", "reliability", "samples", "scores",
+        "topk",
+    )
+)  # fmt: skip
 
 
 class Classification:
@@ -44,21 +46,32 @@ class Classification:
         classes: The number of classes, at least 2.
         topk: The k of top-k accuracy, each between 1 and `classes`. Of the default (1, 5), the 5
             is left out where there are fewer classes.
+        bins: How many bins of equal width, and groups of equal mass, the calibration has.
+        nonfinite: What to do with a row that holds NaN or an infinity: "raise" refuses its batch, "count" leaves the
+            row out and counts it in `left_out`.
 
     Raises:
-        InputError: `classes` or `topk` cannot be measured.
+        InputError: One of these cannot be measured.
     """
 
-    __slots__ = ("__weakref__", "_native")
+    __slots__ = ("__weakref__", "_native", "_nonfinite")
 
-    def __init__(self, classes: int, topk: Iterable[int] = _DEFAULT_TOPK) -> None:
+    def __init__(
+        self,
+        classes: int,
+        topk: Iterable[int] = _DEFAULT_TOPK,
+        bins: int = 15,
+        *,
+        nonfinite: Literal["raise", "count"] = "raise",
+    ) -> None:
         if not np.iterable(topk):
             raise InputError(f"`topk` is {topk!r}: pass a sequence of whole numbers, as in (1, 5)")
-        count = _whole(classes, "classes")
-        wanted = tuple(_whole(k, "topk") for k in topk)
+        count = number(classes, "classes")
+        wanted = tuple(number(k, "topk") for k in topk)
         if wanted == _DEFAULT_TOPK:
             wanted = tuple(k for k in wanted if k <= max(count, 1))
-        self._native = _native.Classification(count, wanted)
+        self._nonfinite = choice(nonfinite, "nonfinite", ("raise", "count"))
+        self._native = _native.Classification(count, wanted, number(bins, "bins"))
 
     @property
     def classes(self) -> int:
@@ -71,25 +84,44 @@ class Classification:
         return tuple(self._native.topk)
 
     @property
+    def bins(self) -> int:
+        """The number of bins of equal width."""
+        return self._native.bins
+
+    @property
     def samples(self) -> int:
         """The number of rows measured so far."""
         return self._native.samples
 
+    @property
+    def left_out(self) -> int:
+        """The number of rows left out so far, as they held NaN or an infinity."""
+        return self._native.left_out
+
     def update(self, logits: Array, targets: Array) -> None:
         """Add a batch; all of it counts or, if it is refused, nothing.
 
-        Nothing is copied if `logits` are C-contiguous and `targets` are int64; else it is, once.
-        No other thread may write to the arrays in the meantime.
+        Nothing is copied, whatever the strides, unless `targets` are not int64. No other thread may write to the
+        arrays in the meantime. Of tensors on a GPU, what each row says is computed there, and only that is copied.
 
         Args:
-            logits: Unnormalized scores, a row for each sample and a column for each class;
-                float32 or float64, a NumPy array or a detached tensor on the CPU.
-            targets: The true class of each row; integers, a NumPy array or a tensor on the CPU.
+            logits: Unnormalized scores, a row for each sample and a column for each class; float32, float64,
+                float16 or bfloat16, a NumPy array or a detached tensor.
+            targets: The true class of each row; integers, a NumPy array or a tensor.
 
         Raises:
             InputError: An array has the wrong type, shape, place or values.
         """
-        self._native.update(_logits(logits), _targets(targets))
+        leave_out = self._nonfinite == "count"
+        if on_gpu(logits):
+            from flyball.measure.tensors import outcomes
+
+            self._native.update_outcomes(
+                *outcomes(cast("torch.Tensor", logits), targets, self.classes, leave_out=leave_out)
+            )
+            return
+        rows, half = floats(logits, "logits", 2, _LOGITS_SHAPE)
+        self._native.update(rows, indices(targets, "targets", _TARGETS_SHAPE), half, leave_out)
 
     def merge(self, other: Classification) -> None:
         """Add everything that another meter, made with the same arguments, has seen.
@@ -110,19 +142,18 @@ class Classification:
         Raises:
             InputError: Nothing was measured yet, or `confidence` is not between 0 and 1.
         """
-        samples, confusion, hits, nll, nll_squared = self._native.totals()
-        if samples == 0:
+        totals = self._native.totals()
+        if totals["samples"] == 0:
+            left_out = f"; {totals['left_out']} rows were left out" if totals["left_out"] else ""
             raise InputError(
-                "the meter has seen 0 samples, which have no accuracy: call `update` first, "
+                f"the meter has seen 0 samples, which have no accuracy{left_out}: call `update` first, "
                 "and look whether the loader is empty"
             )
-        topk = dict(zip(self.topk, hits, strict=True))
-        return summarize(confusion, topk, (nll, nll_squared), confidence)
+        return summarize(totals, self.topk, confidence)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as ints and lists of ints, which every file format holds exactly."""
-        parts = dict(zip(_STATE_PARTS, self._native.state(), strict=True))
-        return {"version": _STATE_VERSION, **parts}
+        return {"version": _STATE_VERSION, **self._native.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the state by one that `state_dict` of a meter made alike returned.
@@ -134,6 +165,7 @@ class Classification:
         for name, here, there in (
             ("classes", self._native.classes, loaded.classes),
             ("topk", self._native.topk, loaded.topk),
+            ("bins", self._native.bins, loaded.bins),
         ):
             if here != there:
                 raise InputError(
@@ -143,10 +175,11 @@ class Classification:
         self._native = loaded
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.state_dict()
+        return {"nonfinite": self._nonfinite, "state": self.state_dict()}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._native = _from_state(state)
+        self._nonfinite = choice(state["nonfinite"], "nonfinite", ("raise", "count"))
+        self._native = _from_state(state["state"])
 
     def __repr__(self) -> str:
         native = self._native
@@ -165,87 +198,15 @@ def _from_state(state: Mapping[str, Any]) -> _native.Classification:
             "load it with the flyball that wrote it"
         )
     try:
-        return _native.Classification.from_state(*(state[part] for part in _STATE_PARTS))
+        return _native.Classification.from_state(dict(state))
     except (TypeError, OverflowError) as error:
         raise InputError(
             f"`state` holds something else than ints and lists of ints ({error}): pass what `state_dict` returned"
         ) from error
 
 
-def _whole(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"`{name}` holds {value!r}: pass whole numbers")
-    if not 0 <= value < 2**63:
-        raise InputError(f"`{name}` holds {value}: pass a number between 1 and the classes")
-    return int(value)
-
-
-def _logits(value: Array) -> NDArray[Any]:
-    array = _array(value, "logits")
-    if array.ndim != 2:
-        raise InputError(
-            f"`logits` has shape {array.shape}: pass a row for each sample and a column for each "
-            "class; of other shapes, move the classes last and flatten the rest"
-        )
-    if array.dtype not in _FLOATS:
-        raise InputError(
-            f"`logits` has type {array.dtype}: pass float32 or float64 in native byte order; "
-            "`.float()` of a tensor or `.astype('float32')` of an array converts"
-        )
-    return _in_rows(array)
-
-
-def _targets(value: Array) -> NDArray[np.int64]:
-    array = _array(value, "targets")
-    if array.ndim != 1:
-        raise InputError(
-            f"`targets` has shape {array.shape}: pass one class index for each row of `logits`; "
-            "`.argmax(1)` of one-hot targets is that"
-        )
-    if array.dtype != _INT64:
-        if array.dtype.kind not in "iu" or not np.can_cast(array.dtype, _INT64):
-            raise InputError(
-                f"`targets` has type {array.dtype}: pass class indices as integers up to 64 bits, "
-                "signed; `.long()` of a tensor or `.astype('int64')` of an array converts"
-            )
-        array = array.astype(_INT64)
-    return _in_rows(array)
-
-
-def _in_rows(array: NDArray[Any]) -> NDArray[Any]:
-    flags = array.flags
-    return array if flags.c_contiguous and flags.aligned else array.copy(order="C")
-
-
-def _array(value: object, name: str) -> NDArray[Any]:
-    if type(value) is np.ndarray:
-        return value
-    if isinstance(value, np.ndarray):
-        if isinstance(value, np.ma.MaskedArray):
-            raise InputError(f"`{name}` is a masked array, whose mask would be ignored: leave out masked rows")
-        return value.view(np.ndarray)
-    # If torch is not imported, the value cannot be a tensor.
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(value, torch.Tensor):
-        raise InputError(f"`{name}` is a {type(value).__name__}: pass a NumPy array or a torch tensor on the CPU")
-    try:
-        array: NDArray[Any] = value.numpy()
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"`{name}` {_trouble(value)}") from error
-    return array
-
-
-def _trouble(tensor: torch.Tensor) -> str:
-    """Say why NumPy cannot read the tensor, and what to do about it."""
-    device = tensor.device.type
-    if device == "meta":
-        return "is a meta tensor, which has no values: pass the output of a real forward"
-    if device != "cpu":
-        return f"is on the device {tensor.device}: call `.cpu()`"
-    if tensor.requires_grad:
-        return "requires grad, which a meter has no use for: call `.detach()`"
-    if str(tensor.layout) != "torch.strided":
-        return f"has the layout {tensor.layout}, which NumPy does not have: call `.to_dense()`"
-    if tensor.is_neg():
-        return "is a view that torch negates when it is read: call `.resolve_neg()`"
-    return f"has type {tensor.dtype}, which NumPy does not have: call `.float()`"
+_LOGITS_SHAPE = (
+    "pass a row for each sample and a column for each class; of other shapes, move the classes last and "
+    "flatten the rest"
+)
+_TARGETS_SHAPE = "pass one class index for each row of `logits`; `.argmax(1)` of one-hot targets is that"

@@ -129,6 +129,44 @@ def macro_f1(counts: NDArray[np.int64], confidence: float) -> Estimate:
     return _estimate(score, counts, confidence, lowest=0.0)
 
 
+def weighted_f1(counts: NDArray[np.int64], confidence: float) -> Estimate:
+    """Estimate the mean F1, each class weighted by its share of the targets."""
+    present = counts.sum(axis=0) + counts.sum(axis=1) > 0
+
+    def score(at: Confusion) -> Score:
+        rows, both = at.rows, at.rows + at.columns
+        f1 = _where(present, 2.0 * at.diagonal, both)
+        weight = _where(present, rows, both)  # of a class, by what its F1 is divided by
+        return Score(float(rows @ f1), 2.0 * weight, f1 - weight * f1, -weight * f1)
+
+    return _estimate(score, counts, confidence, lowest=0.0)
+
+
+def macro_precision(counts: NDArray[np.int64], confidence: float) -> Estimate:
+    """Estimate the mean precision over the classes that `macro_f1` counts; 0 for one that was never predicted."""
+    predicted = counts.sum(axis=0) > 0
+    present = np.count_nonzero(predicted | (counts.sum(axis=1) > 0))
+
+    def score(at: Confusion) -> Score:
+        precision = _where(predicted, at.diagonal, at.columns)
+        own = _where(predicted, np.ones_like(precision), at.columns) / present
+        return Score(float(precision.sum() / present), own, 0.0 * own, -precision * own)
+
+    return _estimate(score, counts, confidence, lowest=0.0)
+
+
+def weighted_precision(counts: NDArray[np.int64], confidence: float) -> Estimate:
+    """Estimate the mean precision, each class weighted by its share of the targets."""
+    predicted = counts.sum(axis=0) > 0
+
+    def score(at: Confusion) -> Score:
+        precision = _where(predicted, at.diagonal, at.columns)
+        own = _where(predicted, at.rows, at.columns)
+        return Score(float(at.rows @ precision), own, precision, -precision * own)
+
+    return _estimate(score, counts, confidence, lowest=0.0)
+
+
 def matthews(counts: NDArray[np.int64], confidence: float) -> Estimate | None:
     """Estimate the correlation of targets and predictions (Gorodkin's R_K).
 

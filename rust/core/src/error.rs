@@ -28,6 +28,22 @@ pub enum Error {
         /// The `k` that is repeated.
         k: usize,
     },
+    /// A number of bins that is 0 or too large.
+    #[error("`bins` is {bins}: it must be between 1 and {limit}; 15 is usual")]
+    Bins {
+        /// The number asked for.
+        bins: usize,
+        /// The largest number accepted.
+        limit: usize,
+    },
+    /// An outcome that no row of logits has.
+    #[error(
+        "`outcomes` holds in row {row} what no row of finite logits gives: compute them as the meter's documentation says"
+    )]
+    Outcome {
+        /// The row of the batch.
+        row: usize,
+    },
     /// The logits are not one row of `classes` values for each target.
     #[error(
         "`logits` holds {values} values, but {rows} `targets` and {classes} classes need {rows} x {classes}: pass one row of logits for each target"

@@ -202,7 +202,10 @@ proptest! {
         let mut nll = ExactSum::new().chunks();
         nll[66] = top;
         let nll_squared = ExactSum::new().chunks();
-        let state = ClassificationState { classes, topk, samples, confusion, hits, nll, nll_squared };
+        let (scores, reliability) = (vec![0; 8], Vec::new());
+        let state = ClassificationState {
+            classes, topk, bins: 15, samples, left_out: 0, confusion, hits, nll, nll_squared, scores, reliability,
+        };
         if let Ok(meter) = Classification::from_state(&state) {
             prop_assert_eq!(meter.state(), state);
         }
@@ -215,7 +218,7 @@ fn every_damage_to_a_state_is_named() {
     meter
         .update(&[0.0, 1.0, 2.0, 5.0, 1.0, 0.0], &[1, 0])
         .expect("valid batch");
-    let damages: [(&str, Damage); 12] = [
+    let damages: [(&str, Damage); 17] = [
         ("samples", |state| state.samples = -1),
         ("samples", |state| state.samples = i64::MAX),
         ("confusion", |state| state.samples = 3),
@@ -228,6 +231,11 @@ fn every_damage_to_a_state_is_named() {
         ("nll", |state| state.nll[0] = -1),
         ("nll", |state| state.nll[66] = -1),
         ("nll_squared", |state| state.nll_squared.truncate(3)),
+        ("left_out", |state| state.left_out = -1),
+        ("scores", |state| state.scores.truncate(7)),
+        ("scores", |state| state.scores[0] = 5),
+        ("reliability", |state| state.reliability.truncate(9)),
+        ("reliability", |state| state.reliability[1] = 2),
     ];
     for (name, damage) in damages {
         let mut state = meter.state();

@@ -1,5 +1,6 @@
 //! The Python bindings of `flyball_core`: conversions and nothing else.
 
+mod arrays;
 mod error;
 mod meters;
 mod snapshot;

@@ -2,26 +2,21 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flyball_core::meters::{self, ClassificationState, ExactSum, Logit};
-use numpy::{
-    PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods,
-};
+use flyball_core::meters::{self, Bin, ClassificationState, NonFinite, Outcome, Rows};
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pyo3::prelude::*;
 
+use crate::arrays::{Strided, StridedHalf, borrowed, floats, half_named, integers, not_contiguous};
 use crate::error::{invalid, refused};
 
 /// From this many logits on, other threads may run while a batch is read.
 const WORTH_DETACHING: usize = 1 << 13;
 
-/// The parts of a state, in the order in which `from_state` takes them.
-type Parts = (
-    usize,
-    Vec<usize>,
-    i64,
-    Vec<i64>,
-    Vec<i64>,
-    Vec<i64>,
-    Vec<i64>,
+/// Count, hits and mean confidence of each bin.
+type Bins<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<f64>>,
 );
 
 /// Counts and exact sums over rows of logits and their targets.
@@ -29,6 +24,7 @@ type Parts = (
 pub(crate) struct Classification {
     classes: usize,
     topk: Vec<usize>,
+    bins: usize,
     // No code that holds the lock asks for the interpreter, so threads cannot wait in a circle.
     meter: Mutex<meters::Classification>,
 }
@@ -38,6 +34,7 @@ impl Classification {
         Self {
             classes: meter.classes(),
             topk: meter.topk().to_vec(),
+            bins: meter.bins(),
             meter: Mutex::new(meter),
         }
     }
@@ -47,35 +44,29 @@ impl Classification {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<F: Logit + numpy::Element>(
+    fn read<R: Rows + Sync>(
         &self,
-        logits: &Bound<'_, PyArray2<F>>,
-        targets: &Bound<'_, PyArray1<i64>>,
+        py: Python<'_>,
+        rows: &R,
+        targets: &[i64],
+        policy: NonFinite,
     ) -> PyResult<()> {
-        let py = logits.py();
-        let (rows, columns) = (logits.dims()[0], logits.dims()[1]);
-        if columns != self.classes {
+        if rows.columns() != self.classes {
             return Err(invalid(format!(
                 "`logits` has {columns} columns, but the meter has {classes} classes: pass one column for each class",
+                columns = rows.columns(),
                 classes = self.classes
             )));
         }
-        if rows != targets.len() {
+        if rows.len() != targets.len() {
             return Err(invalid(format!(
-                "`logits` has {rows} rows, but `targets` has {} values: pass one target for each row",
+                "`logits` has {} rows, but `targets` has {} values: pass one target for each row",
+                rows.len(),
                 targets.len()
             )));
         }
-        let logits: PyReadonlyArray2<'_, F> = borrowed(logits.try_readonly(), "logits")?;
-        let targets: PyReadonlyArray1<'_, i64> = borrowed(targets.try_readonly(), "targets")?;
-        // A contiguous array in Fortran order would be a slice, too, but not of rows.
-        if !logits.is_c_contiguous() || !targets.is_c_contiguous() {
-            return Err(not_contiguous());
-        }
-        let logits = logits.as_slice().map_err(|_| not_contiguous())?;
-        let targets = targets.as_slice().map_err(|_| not_contiguous())?;
-        let update = || self.lock().update(logits, targets);
-        let updated = match logits.len() {
+        let update = || self.lock().update_rows(rows, targets, policy);
+        let updated = match targets.len().saturating_mul(self.classes) {
             ..WORTH_DETACHING => update(),
             _ => py.detach(update),
         };
@@ -90,50 +81,89 @@ impl Classification {
         clippy::needless_pass_by_value,
         reason = "a sequence of Python ints is converted"
     )]
-    fn new(classes: usize, topk: Vec<usize>) -> PyResult<Self> {
-        let meter = meters::Classification::new(classes, &topk);
+    fn new(classes: usize, topk: Vec<usize>, bins: usize) -> PyResult<Self> {
+        let meter = meters::Classification::with_bins(classes, &topk, bins);
         meter.map(Self::wrap).map_err(refused)
     }
 
-    /// Make the meter whose parts `state` returned.
+    /// Make the meter whose state `state` returned.
     #[staticmethod]
-    fn from_state(
-        classes: usize,
-        topk: Vec<usize>,
-        samples: i64,
-        confusion: Vec<i64>,
-        hits: Vec<i64>,
-        nll: Vec<i64>,
-        nll_squared: Vec<i64>,
-    ) -> PyResult<Self> {
-        let meter = meters::Classification::from_state(&ClassificationState {
-            classes,
-            topk,
-            samples,
-            confusion,
-            hits,
-            nll,
-            nll_squared,
-        });
+    fn from_state(state: State) -> PyResult<Self> {
+        let meter = meters::Classification::from_state(&state.into());
         meter.map(Self::wrap).map_err(refused)
     }
 
-    /// Add a batch: float32 or float64 rows and int64 targets, both C-contiguous and aligned.
-    fn update(&self, logits: &Bound<'_, PyAny>, targets: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Ok(targets) = targets.cast::<PyArray1<i64>>() else {
-            return Err(invalid(
-                "`targets` is not a 1-D array of int64: convert it".to_owned(),
-            ));
-        };
-        if let Ok(logits) = logits.cast::<PyArray2<f32>>() {
-            self.read(logits, targets)
-        } else if let Ok(logits) = logits.cast::<PyArray2<f64>>() {
-            self.read(logits, targets)
+    /// Add a batch: rows of float32, float64, or, as uint16, of the type that `half` names, and
+    /// contiguous int64 targets. Rows with NaN or infinities are left out if `leave_out` says so.
+    fn update(
+        &self,
+        logits: &Bound<'_, PyAny>,
+        targets: &Bound<'_, PyAny>,
+        half: Option<&str>,
+        leave_out: bool,
+    ) -> PyResult<()> {
+        let py = logits.py();
+        let targets = integers(targets, "targets")?;
+        let targets = targets.as_slice().map_err(|_| not_contiguous("targets"))?;
+        let policy = if leave_out {
+            NonFinite::LeaveOut
         } else {
-            Err(invalid(
-                "`logits` is not a 2-D array of float32 or float64: convert it".to_owned(),
-            ))
+            NonFinite::Refuse
+        };
+        match half {
+            Some(name) => {
+                let logits = floats::<u16>(logits, "logits")?;
+                let rows = StridedHalf::new(&logits, half_named(name)?, "logits")?;
+                self.read(py, &rows, targets, policy)
+            }
+            None if logits.cast::<PyArray2<f32>>().is_ok() => {
+                let logits = floats::<f32>(logits, "logits")?;
+                self.read(py, &Strided::new(&logits, "logits")?, targets, policy)
+            }
+            None => {
+                let logits = floats::<f64>(logits, "logits")?;
+                self.read(py, &Strided::new(&logits, "logits")?, targets, policy)
+            }
         }
+    }
+
+    /// Add rows that were read elsewhere: an int64 array with the columns target, prediction and
+    /// rank, a float64 array with the columns loss, odds against and Brier score, both contiguous.
+    fn update_outcomes(
+        &self,
+        classes: &Bound<'_, PyArray2<i64>>,
+        scores: &Bound<'_, PyArray2<f64>>,
+        left_out: u64,
+    ) -> PyResult<()> {
+        let classes: PyReadonlyArray2<'_, i64> = borrowed(classes.try_readonly(), "outcomes")?;
+        let scores: PyReadonlyArray2<'_, f64> = borrowed(scores.try_readonly(), "outcomes")?;
+        let classes = classes.as_slice().map_err(|_| not_contiguous("outcomes"))?;
+        let scores = scores.as_slice().map_err(|_| not_contiguous("outcomes"))?;
+        let (classes, rest) = classes.as_chunks::<3>();
+        let (scores, more) = scores.as_chunks::<3>();
+        if !rest.is_empty() || !more.is_empty() || classes.len() != scores.len() {
+            return Err(invalid(
+                "`outcomes` are not rows of three columns each".to_owned(),
+            ));
+        }
+        let outcome =
+            |(&[target, predicted, rank], &[nll, against, brier]): (&[i64; 3], &[f64; 3])| {
+                // What does not fit is no class, either.
+                let [target, predicted, rank] =
+                    [target, predicted, rank].map(|class| u32::try_from(class).unwrap_or(u32::MAX));
+                Outcome {
+                    target,
+                    predicted,
+                    rank,
+                    nll,
+                    against,
+                    brier,
+                }
+            };
+        let outcomes: Vec<Outcome> = classes.iter().zip(scores).map(outcome).collect();
+        self.lock()
+            .update_outcomes(&outcomes, left_out)
+            .map_err(refused)
     }
 
     /// Add everything that `other` has seen.
@@ -158,52 +188,148 @@ impl Classification {
     }
 
     #[getter]
+    fn bins(&self) -> usize {
+        self.bins
+    }
+
+    #[getter]
     fn samples(&self) -> u64 {
         self.lock().samples()
     }
 
-    /// Return the parts: classes, topk, samples, confusion, hits and the sums of the loss.
-    fn state(&self) -> Parts {
-        let ClassificationState {
-            classes,
-            topk,
-            samples,
-            confusion,
-            hits,
-            nll,
-            nll_squared,
-        } = self.lock().state();
-        (classes, topk, samples, confusion, hits, nll, nll_squared)
+    #[getter]
+    fn left_out(&self) -> u64 {
+        self.lock().left_out()
     }
 
-    /// Return what a result is made of: samples, confusion, hits and the sums of the loss and of its
-    /// square.
+    /// Return the state as plain data.
+    fn state(&self) -> State {
+        self.lock().state().into()
+    }
+
+    /// Return what a result is made of.
     fn totals<'py>(&self, py: Python<'py>) -> PyResult<Totals<'py>> {
         let meter = self.lock().clone();
         let confusion: Vec<i64> = meter
             .confusion()
-            .iter()
-            .map(|count| count.cast_signed())
+            .into_iter()
+            .map(u64::cast_signed)
             .collect();
-        let confusion = PyArray1::from_vec(py, confusion).reshape([self.classes, self.classes])?;
-        let value = ExactSum::value;
-        let sums = (value(meter.nll()), value(meter.nll_squared()));
-        Ok((
-            meter.samples(),
-            confusion,
-            meter.hits().to_vec(),
-            sums.0,
-            sums.1,
-        ))
+        let scores = meter.scores();
+        Ok(Totals {
+            samples: meter.samples(),
+            left_out: meter.left_out(),
+            confusion: PyArray1::from_vec(py, confusion).reshape([self.classes, self.classes])?,
+            hits: meter.hits().to_vec(),
+            nll: (meter.nll().value(), meter.nll_squared().value()),
+            brier: (scores.brier.value(), 2.0 * scores.brier_squared.value()),
+            top_label: (scores.top_label.value(), scores.top_label_squared.value()),
+            bins: bins(py, meter.reliability().bins()),
+            groups: bins(py, &meter.reliability().groups()),
+        })
     }
 }
 
-type Totals<'py> = (u64, Bound<'py, PyArray2<i64>>, Vec<u64>, f64, f64);
-
-fn borrowed<T>(array: Result<T, numpy::BorrowError>, name: &str) -> PyResult<T> {
-    array.map_err(|_| invalid(format!("`{name}` is being written to: pass a copy")))
+/// The state of a meter as a dictionary.
+#[derive(FromPyObject, IntoPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct State {
+    classes: usize,
+    topk: Vec<usize>,
+    bins: usize,
+    samples: i64,
+    left_out: i64,
+    confusion: Vec<i64>,
+    hits: Vec<i64>,
+    nll: Vec<i64>,
+    nll_squared: Vec<i64>,
+    scores: Vec<i64>,
+    reliability: Vec<i64>,
 }
 
-fn not_contiguous() -> PyErr {
-    invalid("`logits` and `targets` must be C-contiguous and aligned: pass a copy".to_owned())
+impl From<State> for ClassificationState {
+    fn from(state: State) -> Self {
+        let State {
+            classes,
+            topk,
+            bins,
+            samples,
+            left_out,
+            confusion,
+            hits,
+            nll,
+            nll_squared,
+            scores,
+            reliability,
+        } = state;
+        Self {
+            classes,
+            topk,
+            bins,
+            samples,
+            left_out,
+            confusion,
+            hits,
+            nll,
+            nll_squared,
+            scores,
+            reliability,
+        }
+    }
+}
+
+impl From<ClassificationState> for State {
+    fn from(state: ClassificationState) -> Self {
+        let ClassificationState {
+            classes,
+            topk,
+            bins,
+            samples,
+            left_out,
+            confusion,
+            hits,
+            nll,
+            nll_squared,
+            scores,
+            reliability,
+        } = state;
+        Self {
+            classes,
+            topk,
+            bins,
+            samples,
+            left_out,
+            confusion,
+            hits,
+            nll,
+            nll_squared,
+            scores,
+            reliability,
+        }
+    }
+}
+
+/// What a result is made of, as a dictionary; sums come in pairs with the sum of squares.
+#[derive(IntoPyObject)]
+pub(crate) struct Totals<'py> {
+    samples: u64,
+    left_out: u64,
+    confusion: Bound<'py, PyArray2<i64>>,
+    hits: Vec<u64>,
+    nll: (f64, f64),
+    brier: (f64, f64),
+    top_label: (f64, f64),
+    bins: Bins<'py>,
+    groups: Bins<'py>,
+}
+
+fn bins<'py>(py: Python<'py>, bins: &[Bin]) -> Bins<'py> {
+    let counts =
+        |of: fn(&Bin) -> u64| PyArray1::from_iter(py, bins.iter().map(|bin| of(bin).cast_signed()));
+    let confidence = bins.iter().map(|bin| bin.confidence.value());
+    (
+        counts(|bin| bin.count),
+        counts(|bin| bin.hits),
+        PyArray1::from_iter(py, confidence),
+    )
 }

@@ -1,7 +1,8 @@
 //! Counts and exact sums from which every score of a classifier follows.
 //!
 //! [`Classification`] reads rows of logits with their targets and keeps the confusion matrix, the
-//! hits of top-k accuracy, and the exact sums of the negative log-likelihood and of its square.
+//! hits of top-k accuracy, the [`Reliability`] of the predictions, and the exact sums of the negative
+//! log-likelihood, of the Brier score and of its top-label variant, each with the sum of squares.
 //!
 //! *Ties.* The classes of a row are ordered by falling logit, equal logits by rising index, as a
 //! stable sort does. The first is the prediction; a target is hit at k if it is among the first k.
@@ -13,18 +14,28 @@
 //! for `f64` logits it is rounding error.
 //!
 //! *Exactness.* What a row adds depends on that row alone, and adding is exact; so batches, their
-//! order and merges leave no trace in the state. A batch counts as a whole or not at all.
+//! order and merges leave no trace in the state. A batch counts as a whole or not at all. A row with
+//! NaN or an infinity refuses its batch, or, if [`NonFinite::LeaveOut`] says so, is counted and adds
+//! nothing else.
 //!
 //! It loses where there are tens of thousands of classes: the confusion matrix takes 8·classes²
 //! bytes. Language models over a vocabulary want a meter without one.
 
+use super::confusion::Confusion;
 use super::exact_sum::ExactSum;
-use super::rows::{Logit, first_index, first_outside, largest, rank};
+use super::fixed::FixedSum;
+use super::outcome::{NonFinite, Outcome, outcomes};
+use super::reliability::Reliability;
+use super::rows::Logit;
+use super::source::{Dense, Rows};
 use super::state::{ClassificationState, MAX_SAMPLES};
 use crate::Error;
 
 /// The largest number of classes: its confusion matrix takes 2 GiB.
 pub const MAX_CLASSES: usize = 1 << 14;
+
+/// The number of bins of equal width, unless another is asked for.
+pub const DEFAULT_BINS: usize = 15;
 
 /// An accumulator over rows of logits and their targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,39 +43,82 @@ pub struct Classification {
     classes: usize,
     /// Rising and distinct.
     topk: Vec<usize>,
+    bins: usize,
     samples: u64,
+    /// Rows that held NaN or an infinity and were left out.
+    left_out: u64,
     /// Row = true class, column = predicted class.
-    confusion: Vec<u64>,
+    confusion: Confusion,
     /// For each k of `topk`.
     hits: Vec<u64>,
     nll: ExactSum,
     nll_squared: ExactSum,
+    scores: Scores,
+    reliability: Reliability,
 }
 
-/// What one row adds.
-struct Outcome {
-    target: usize,
-    predicted: usize,
-    rank: usize,
-    nll: f64,
+/// Sums of quadratic scores, and of their squares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scores {
+    /// The squared distance of the probabilities from those that put 1 on the target.
+    pub brier: FixedSum,
+    /// The square of that, halved, as it is at most 4.
+    pub brier_squared: FixedSum,
+    /// The squared distance of the confidence from 1 if the prediction is right, else from 0.
+    pub top_label: FixedSum,
+    /// The square of that.
+    pub top_label_squared: FixedSum,
+}
+
+impl Scores {
+    #[inline]
+    fn add(&mut self, brier: f64, against: f64, hit: bool) {
+        self.brier.add(brier);
+        self.brier_squared.add(brier * brier / 2.0);
+        let sum = 1.0 + against;
+        let gap = if hit { against / sum } else { 1.0 / sum };
+        self.top_label.add(gap * gap);
+        self.top_label_squared.add(gap * gap * gap * gap);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.brier.merge(other.brier);
+        self.brier_squared.merge(other.brier_squared);
+        self.top_label.merge(other.top_label);
+        self.top_label_squared.merge(other.top_label_squared);
+    }
 }
 
 impl Classification {
-    /// An empty meter for `classes` classes and the given k of top-k accuracy, kept sorted.
+    /// An empty meter for `classes` classes and the given k of top-k accuracy, kept sorted, with
+    /// [`DEFAULT_BINS`] bins.
     ///
     /// # Errors
     ///
-    /// [`Error::Classes`], [`Error::TopK`] or [`Error::TopKRepeated`].
+    /// As [`Classification::with_bins`].
     pub fn new(classes: usize, topk: &[usize]) -> Result<Self, Error> {
+        Self::with_bins(classes, topk, DEFAULT_BINS)
+    }
+
+    /// An empty meter whose calibration has `bins` bins of equal width.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Classes`], [`Error::TopK`], [`Error::TopKRepeated`] or [`Error::Bins`].
+    pub fn with_bins(classes: usize, topk: &[usize], bins: usize) -> Result<Self, Error> {
         let topk = check_shape(classes, topk)?;
         Ok(Self {
             classes,
+            bins,
             samples: 0,
-            confusion: vec![0; classes * classes],
+            left_out: 0,
+            confusion: Confusion::new(classes),
             hits: vec![0; topk.len()],
             topk,
             nll: ExactSum::new(),
             nll_squared: ExactSum::new(),
+            scores: Scores::default(),
+            reliability: Reliability::new(bins)?,
         })
     }
 
@@ -75,17 +129,75 @@ impl Classification {
     /// [`Error::Length`], [`Error::Target`], [`Error::Logit`] or [`Error::Full`]; the meter is then
     /// what it was before.
     pub fn update<F: Logit>(&mut self, logits: &[F], targets: &[i64]) -> Result<(), Error> {
-        let outcomes = self.outcomes(logits, targets)?;
-        let samples = self.room_for(outcomes.len() as u64)?;
-        for outcome in &outcomes {
-            self.confusion[outcome.target * self.classes + outcome.predicted] += 1;
+        if targets.len().checked_mul(self.classes) != Some(logits.len()) {
+            return Err(Error::Length {
+                values: logits.len(),
+                rows: targets.len(),
+                classes: self.classes,
+            });
+        }
+        let rows = Dense::new(logits, self.classes);
+        self.update_rows(&rows, targets, NonFinite::Refuse)
+    }
+
+    /// Adds a batch from memory of any layout.
+    ///
+    /// # Errors
+    ///
+    /// As [`Classification::update`]; no [`Error::Logit`] if such rows are left out.
+    pub fn update_rows<R: Rows>(
+        &mut self,
+        rows: &R,
+        targets: &[i64],
+        policy: NonFinite,
+    ) -> Result<(), Error> {
+        let (read, left_out) = outcomes(rows, targets, self.classes, policy)?;
+        self.count(&read, left_out)
+    }
+
+    /// Adds rows that were read elsewhere, on another device say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Outcome`] for one that no row of logits has, or [`Error::Full`]; the meter is then
+    /// what it was before.
+    pub fn update_outcomes(&mut self, read: &[Outcome], left_out: u64) -> Result<(), Error> {
+        let possible = |outcome: &Outcome| {
+            let classes = self.classes as u64;
+            let inside = [outcome.target, outcome.predicted, outcome.rank]
+                .iter()
+                .all(|&class| u64::from(class) < classes);
+            inside
+                && (outcome.rank == 0) == (outcome.target == outcome.predicted)
+                && (0.0..=2.0).contains(&outcome.brier)
+                && outcome.against >= 0.0
+                && outcome.nll >= 0.0
+                && (outcome.nll * outcome.nll).is_finite()
+        };
+        match read.iter().position(|outcome| !possible(outcome)) {
+            Some(row) => Err(Error::Outcome { row }),
+            None => self.count(read, left_out),
+        }
+    }
+
+    fn count(&mut self, read: &[Outcome], left_out: u64) -> Result<(), Error> {
+        let samples = self.room_for(read.len() as u64)?;
+        let all_left_out = room(self.left_out, left_out)?;
+        self.confusion.expect(read.len());
+        for outcome in read {
+            let (target, predicted) = (outcome.target as usize, outcome.predicted as usize);
+            let hit = target == predicted;
+            self.confusion.add(target, predicted);
             for (hits, &k) in self.hits.iter_mut().zip(&self.topk) {
-                *hits += u64::from(outcome.rank < k);
+                *hits += u64::from((outcome.rank as usize) < k);
             }
             self.nll.add_finite(outcome.nll);
             self.nll_squared.add_finite(outcome.nll * outcome.nll);
+            self.scores.add(outcome.brier, outcome.against, hit);
+            self.reliability.add(outcome.against, hit);
         }
         self.samples = samples;
+        self.left_out = all_left_out;
         Ok(())
     }
 
@@ -93,7 +205,7 @@ impl Classification {
     ///
     /// # Errors
     ///
-    /// [`Error::Unlike`] if classes or topk differ, or [`Error::Full`]; the meter is then what it
+    /// [`Error::Unlike`] if classes, topk or bins differ, or [`Error::Full`]; the meter is then what it
     /// was before.
     pub fn merge(&mut self, other: &Self) -> Result<(), Error> {
         if self.classes != other.classes {
@@ -110,14 +222,25 @@ impl Classification {
                 other: format!("{:?}", other.topk),
             });
         }
-        self.samples = self.room_for(other.samples)?;
+        if self.bins != other.bins {
+            return Err(Error::Unlike {
+                field: "bins",
+                this: self.bins.to_string(),
+                other: other.bins.to_string(),
+            });
+        }
+        let samples = self.room_for(other.samples)?;
+        self.left_out = room(self.left_out, other.left_out)?;
+        self.samples = samples;
         // Every cell is at most the number of samples, which fits.
-        let counts = self.confusion.iter_mut().chain(&mut self.hits);
-        for (mine, theirs) in counts.zip(other.confusion.iter().chain(&other.hits)) {
+        self.confusion.merge(&other.confusion);
+        for (mine, theirs) in self.hits.iter_mut().zip(&other.hits) {
             *mine += theirs;
         }
         self.nll.merge(&other.nll);
         self.nll_squared.merge(&other.nll_squared);
+        self.scores.merge(&other.scores);
+        self.reliability.merge(&other.reliability);
         Ok(())
     }
 
@@ -133,16 +256,28 @@ impl Classification {
         &self.topk
     }
 
-    /// The number of rows seen.
+    /// The number of bins of equal width.
+    #[must_use]
+    pub const fn bins(&self) -> usize {
+        self.bins
+    }
+
+    /// The number of rows measured.
     #[must_use]
     pub const fn samples(&self) -> u64 {
         self.samples
     }
 
+    /// The number of rows left out, as they held NaN or an infinity.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     /// The confusion matrix, row by row: the row is the true class, the column the predicted one.
     #[must_use]
-    pub fn confusion(&self) -> &[u64] {
-        &self.confusion
+    pub fn confusion(&self) -> Vec<u64> {
+        self.confusion.counts()
     }
 
     /// For each k of [`Classification::topk`], how many targets were among the first k classes.
@@ -163,6 +298,18 @@ impl Classification {
         &self.nll_squared
     }
 
+    /// The sums of the quadratic scores.
+    #[must_use]
+    pub const fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    /// The predictions by confidence.
+    #[must_use]
+    pub const fn reliability(&self) -> &Reliability {
+        &self.reliability
+    }
+
     /// The state as plain data; equal meters give equal states.
     #[must_use]
     pub fn state(&self) -> ClassificationState {
@@ -170,11 +317,22 @@ impl Classification {
         ClassificationState {
             classes: self.classes,
             topk: self.topk.clone(),
+            bins: self.bins,
             samples: self.samples.cast_signed(),
-            confusion: signed(&self.confusion),
+            left_out: self.left_out.cast_signed(),
+            confusion: signed(&self.confusion.counts()),
             hits: signed(&self.hits),
             nll: self.nll.chunks(),
             nll_squared: self.nll_squared.chunks(),
+            scores: [
+                self.scores.brier,
+                self.scores.brier_squared,
+                self.scores.top_label,
+                self.scores.top_label_squared,
+            ]
+            .map(FixedSum::parts)
+            .concat(),
+            reliability: self.reliability.state(),
         }
     }
 
@@ -195,72 +353,28 @@ impl Classification {
         Ok(Self {
             classes: state.classes,
             topk,
+            bins: state.bins,
             samples: checked.samples,
-            confusion: checked.confusion,
+            left_out: checked.left_out,
+            confusion: Confusion::from_counts(state.classes, checked.confusion),
             hits: checked.hits,
             nll: checked.nll,
             nll_squared: checked.nll_squared,
+            scores: checked.scores,
+            reliability: checked.reliability,
         })
-    }
-
-    fn outcomes<F: Logit>(&self, logits: &[F], targets: &[i64]) -> Result<Vec<Outcome>, Error> {
-        let classes = self.classes;
-        if targets.len().checked_mul(classes) != Some(logits.len()) {
-            return Err(Error::Length {
-                values: logits.len(),
-                rows: targets.len(),
-                classes,
-            });
-        }
-        let rows = logits.chunks_exact(classes).zip(targets).enumerate();
-        rows.map(|(row, (logits, &value))| {
-            let target = usize::try_from(value)
-                .ok()
-                .filter(|&target| target < classes);
-            let target = target.ok_or(Error::Target {
-                row,
-                value,
-                classes,
-            })?;
-            let max = largest(logits).ok_or_else(|| logit_error(row, logits))?;
-            Ok(outcome(logits, target, max))
-        })
-        .collect()
     }
 
     fn room_for(&self, samples: u64) -> Result<u64, Error> {
-        let total = self.samples.checked_add(samples);
-        total
-            .filter(|&total| total <= MAX_SAMPLES)
-            .ok_or(Error::Full { limit: MAX_SAMPLES })
+        room(self.samples, samples)
     }
 }
 
-#[inline]
-fn outcome<F: Logit>(logits: &[F], target: usize, max: F) -> Outcome {
-    let rank = rank(logits, target) as usize;
-    let predicted = match rank {
-        0 => target,
-        _ => first_index(logits, max),
-    };
-    let (own, top): (f64, f64) = (logits[target].into(), max.into());
-    Outcome {
-        target,
-        predicted,
-        rank,
-        nll: (top - own) + F::exp_sum_of_others(logits, max, predicted).ln_1p(),
-    }
-}
-
-#[cold]
-fn logit_error<F: Logit>(row: usize, logits: &[F]) -> Error {
-    let column = first_outside(logits).unwrap_or_default();
-    Error::Logit {
-        row,
-        column,
-        value: logits[column].into(),
-        limit: F::LIMIT.into(),
-    }
+fn room(counted: u64, more: u64) -> Result<u64, Error> {
+    let total = counted.checked_add(more);
+    total
+        .filter(|&total| total <= MAX_SAMPLES)
+        .ok_or(Error::Full { limit: MAX_SAMPLES })
 }
 
 fn check_shape(classes: usize, topk: &[usize]) -> Result<Vec<usize>, Error> {

@@ -5,13 +5,22 @@
 //! state to the last bit. Intervals and derived scores are computed from that state elsewhere.
 
 mod classification;
+mod confusion;
 mod exact_sum;
 mod exp;
+mod fixed;
+mod outcome;
+mod reliability;
 mod rows;
+mod source;
 mod state;
 
-pub use classification::{Classification, MAX_CLASSES};
+pub use classification::{Classification, DEFAULT_BINS, MAX_CLASSES, Scores};
 pub use exact_sum::ExactSum;
-pub use exp::exp_nonpositive;
-pub use rows::Logit;
+pub use exp::{exp_nonpositive, exp_nonpositive_f64};
+pub use fixed::FixedSum;
+pub use outcome::{NonFinite, Outcome};
+pub use reliability::{Bin, MAX_BINS, Reliability};
+pub use rows::{LANES, Logit, Sums};
+pub use source::{Dense, Half, Halves, Rows};
 pub use state::ClassificationState;

@@ -1,6 +1,9 @@
 //! The state of a classification meter as plain data, and what makes it believable.
 
+use super::classification::Scores;
 use super::exact_sum::ExactSum;
+use super::fixed::FixedSum;
+use super::reliability::Reliability;
 use crate::Error;
 
 /// Everything a [`super::Classification`] remembers, in types that every file format has.
@@ -13,8 +16,12 @@ pub struct ClassificationState {
     pub classes: usize,
     /// The k of top-k accuracy, rising.
     pub topk: Vec<usize>,
-    /// The number of rows seen.
+    /// The number of bins of equal width.
+    pub bins: usize,
+    /// The number of rows measured.
     pub samples: i64,
+    /// The number of rows left out.
+    pub left_out: i64,
     /// The confusion matrix, row by row.
     pub confusion: Vec<i64>,
     /// The hits for each k of `topk`.
@@ -23,6 +30,10 @@ pub struct ClassificationState {
     pub nll: Vec<i64>,
     /// The [`ExactSum::chunks`] of the squared loss.
     pub nll_squared: Vec<i64>,
+    /// The [`FixedSum::parts`] of the Brier score, half its square, the top-label score, its square.
+    pub scores: Vec<i64>,
+    /// The [`Reliability::state`].
+    pub reliability: Vec<i64>,
 }
 
 /// The largest count of samples: `f64` holds every count up to here, and nobody counts that far.
@@ -30,20 +41,19 @@ pub(super) const MAX_SAMPLES: u64 = 1 << 53;
 
 pub(super) struct Checked {
     pub(super) samples: u64,
+    pub(super) left_out: u64,
     pub(super) confusion: Vec<u64>,
     pub(super) hits: Vec<u64>,
     pub(super) nll: ExactSum,
     pub(super) nll_squared: ExactSum,
+    pub(super) scores: Scores,
+    pub(super) reliability: Reliability,
 }
 
 impl ClassificationState {
     /// Checks all that must hold between the parts; `classes` and `topk` are known to be valid.
     pub(super) fn check(&self) -> Result<Checked, Error> {
-        let samples = u64::try_from(self.samples)
-            .ok()
-            .filter(|&samples| samples <= MAX_SAMPLES);
-        let samples = samples
-            .ok_or_else(|| refuse("samples", format!("is {}, not a count", self.samples)))?;
+        let samples = sample_count("samples", self.samples)?;
         let confusion = counts(
             "confusion",
             &self.confusion,
@@ -59,8 +69,12 @@ impl ClassificationState {
         }
         let hits = counts("hits", &self.hits, self.topk.len(), samples)?;
         self.check_hits(&confusion, &hits, samples)?;
+        let right = confusion.iter().step_by(self.classes + 1).sum();
         Ok(Checked {
             samples,
+            left_out: sample_count("left_out", self.left_out)?,
+            scores: scores(&self.scores, samples)?,
+            reliability: Reliability::from_state(self.bins, &self.reliability, samples, right)?,
             confusion,
             hits,
             nll: loss_sum("nll", &self.nll, samples)?,
@@ -89,6 +103,27 @@ impl ClassificationState {
         }
         Ok(())
     }
+}
+
+fn sample_count(field: &'static str, value: i64) -> Result<u64, Error> {
+    let count = u64::try_from(value).ok();
+    count
+        .filter(|&count| count <= MAX_SAMPLES)
+        .ok_or_else(|| refuse(field, format!("is {value}, not a count")))
+}
+
+fn scores(parts: &[i64], samples: u64) -> Result<Scores, Error> {
+    let (&[brier, brier_squared, top_label, top_label_squared], []) = parts.as_chunks::<2>() else {
+        let problem = format!("has length {}, not 8", parts.len());
+        return Err(refuse("scores", problem));
+    };
+    let sum = |parts, most| FixedSum::from_parts("scores", parts, samples, most);
+    Ok(Scores {
+        brier: sum(brier, 2)?,
+        brier_squared: sum(brier_squared, 2)?,
+        top_label: sum(top_label, 1)?,
+        top_label_squared: sum(top_label_squared, 1)?,
+    })
 }
 
 fn counts(
