@@ -22,7 +22,7 @@ FLOORS = (
     ("kernels", "data"),
     ("measure", "govern", "attack", "explain"),
     ("objective", "grow", "vision", "spectral"),
-    ("evaluate",),
+    ("evaluation",),
     ("train",),
     ("safety", "observe"),
     ("integrate", "demo"),

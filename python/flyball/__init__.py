@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from flyball import events as events
     from flyball import govern as govern
     from flyball import measure as measure
+    from flyball import objective as objective
     from flyball._native import __version__ as __version__
     from flyball.errors import ConfigError as ConfigError
     from flyball.errors import FlyballError as FlyballError
+    from flyball.evaluation import Evaluation as Evaluation
+    from flyball.evaluation import evaluate as evaluate
     from flyball.events import Journal as Journal
     from flyball.govern import Policy as Policy
     from flyball.govern import Verdict as Verdict
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigError",
+    "Evaluation",
     "FlyballError",
     "Governor",
     "Journal",
@@ -35,14 +39,17 @@ __all__ = [
     "__version__",
     "data",
     "errors",
+    "evaluate",
     "events",
     "govern",
     "measure",
+    "objective",
 ]
 
 # Where each name lives; a name that equals the last part of its module is that module.
 _HOMES = {
     "ConfigError": "flyball.errors",
+    "Evaluation": "flyball.evaluation",
     "FlyballError": "flyball.errors",
     "Governor": "flyball.govern.governor",
     "Journal": "flyball.events",
@@ -52,9 +59,11 @@ _HOMES = {
     "__version__": "flyball._native",
     "data": "flyball.data",
     "errors": "flyball.errors",
+    "evaluate": "flyball.evaluation",
     "events": "flyball.events",
     "govern": "flyball.govern",
     "measure": "flyball.measure",
+    "objective": "flyball.objective",
 }
 
 

@@ -222,18 +222,46 @@ class Task(Term):
             raise
         return value if poison is None else value * poison
 
+    def answers(self, said: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return what can be right or wrong: a row of scores for each class index, and which of them count.
+
+        Args:
+            said: What the model returned.
+            batch: The batch.
+        """
+        scores, targets = self.scores(said), batch.targets
+        scores = scores.detach()
+        scores = scores.float() if scores.dtype in _HALF else scores
+        mask = batch.mask
+        if self.loss == "language":
+            scores, targets, mask = self._tokens(scores, targets, mask)
+        elif targets.is_floating_point():
+            targets = targets.argmax(1)
+        if self.loss != "language" and scores.dim() > 2:
+            mask = losses.spread(mask, targets.shape)
+            scores, targets = scores.movedim(1, -1).flatten(0, -2), targets.flatten()
+            mask = None if mask is None else mask.flatten()
+        counts = targets != self.ignore_index
+        return scores, targets.long(), counts if mask is None else counts & mask
+
     def _language(
         self, scores: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor | None, step: StepContext
     ) -> torch.Tensor:
         if targets.is_floating_point() or scores.shape[:-1] != targets.shape:
             raise labels.wrong_shapes(scores, targets, "one token for each position, the scores of all tokens last")
+        return self._classes(*self._tokens(scores, targets, counts), step)
+
+    def _tokens(
+        self, scores: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return a row for each token, each compared with what it is to be compared with."""
         counts = losses.spread(counts, targets.shape)
         if self.shift:
             scores = scores[:, :-1]
-            targets, counts = self._shifted(targets, counts)
+        targets, counts = self._shifted(targets, counts)
         # Not `view`: scores may be a slice, or have had their dimensions exchanged.
         flat = None if counts is None else counts.reshape(-1)
-        return self._classes(scores.reshape(-1, scores.shape[-1]), targets.reshape(-1), flat, step)
+        return scores.reshape(-1, scores.shape[-1]), targets.reshape(-1), flat
 
     def _shifted(self, targets: torch.Tensor, counts: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         if not self.shift:

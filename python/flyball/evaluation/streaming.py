@@ -1,0 +1,198 @@
+"""One pass over a loader, batch by batch, that leaves everything as it was."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flyball.batch import Batch, read
+from flyball.errors import InputError
+from flyball.evaluation.behind import Behind
+from flyball.evaluation.result import Evaluation, perplexity
+from flyball.evaluation.tally import Classes, Rows, weighted_mean
+from flyball.evaluation.undisturbed import undisturbed
+from flyball.measure.estimate import normal_quantile, wilson
+from flyball.objective import Objective, Task, Term, as_objective
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from flyball.objective import Outcome
+
+_NO_SAMPLES = "they have no samples"
+_NOTHING_COUNTS = "nothing in them counts"
+
+
+def evaluate(
+    model: Any,
+    loader: Iterable[Any],
+    *,
+    objective: Objective | Term | Callable[..., Any] | None = None,
+    attacks: Iterable[Any] = (),
+    selective: Any = None,
+    explain: Any = None,
+    train: Iterable[Any] | None = None,
+    train_batches: int = 10,
+    topk: tuple[int, ...] = (1, 5),
+    confidence: float = 0.95,
+    device: torch.device | None = None,
+    name: str = "loader",
+    step: int = 0,
+    steps: int | None = None,
+    epoch: int = 0,
+) -> Evaluation:
+    """Measure a model on every batch of a loader, in evaluation mode, without changing anything.
+
+    The loss is weighted by samples, or by tokens. Modes, gradients, random state and the order of the loader's next
+    pass are as before, also if something fails. The device is waited for once, at the end.
+
+    Args:
+        model: What is measured.
+        loader: The data; anything that can be iterated over.
+        objective: What the loss is, as for training; cross-entropy by default. Its first `Task` says what else is
+            measured: a classifier's accuracy and more, a language model's perplexity.
+        attacks: None are known yet.
+        selective: Not known yet.
+        explain: Not known yet.
+        train: Training data, of which some batches are measured in the same way.
+        train_batches: How many.
+        topk: The k of top-k accuracy.
+        confidence: How often an interval holds the true value.
+        device: Where to compute; where the model is by default.
+        name: What the data are called, in the result and in errors.
+        step: How many updates came before, for weights that follow the step.
+        steps: How many there will be in all.
+        epoch: How many epochs came before.
+
+    Raises:
+        InputError: There is no batch, or nothing in the batches counts; or something asked for is not known.
+    """
+    for asked, value in (("attacks", attacks), ("selective", selective), ("explain", explain)):
+        if value is not None and value not in ((), []):
+            raise InputError(f"`{asked}` is {value!r}, and this flyball knows none yet: leave it out")
+    normal_quantile(confidence)
+    formula = as_objective(Task() if objective is None else objective)
+    device = _home(model) if device is None else device
+    modules = [part for part in (model, formula) if isinstance(part, torch.nn.Module)]
+    where = {"step": step, "steps": steps, "epoch": epoch, "training": False}
+
+    def measured(data: Iterable[Any], called: str, most: int | None) -> Evaluation:
+        one = _Pass(formula, device, topk, called)
+        with undisturbed(modules, data):
+            for number, batch in enumerate(data):
+                if number == most:
+                    break
+                one.add(model, read(batch).to(device), where)
+            return one.result(confidence)
+
+    some = None if train is None else measured(train, "train", train_batches)
+    found = measured(loader, name, None)
+    return found if some is None else replace(found, train=some)
+
+
+class _Pass:
+    """What one pass has seen so far."""
+
+    def __init__(self, objective: Objective, device: torch.device, topk: tuple[int, ...], name: str) -> None:
+        self._objective = objective
+        self._device = device
+        self._name = name
+        self._task = next((term for term in objective.terms.values() if isinstance(term, Task)), None)
+        self._rows = Rows(device)
+        self._classes = Classes(topk)
+        self._behind = Behind(self._classes.take)
+        self._outcomes: list[Outcome] = []
+        self._samples = 0
+        self._batches = 0
+        self._skipped: Counter[str] = Counter()
+
+    def add(self, model: Any, batch: Batch, where: dict[str, Any]) -> None:
+        """Measure a batch; nothing is read from the device."""
+        self._batches += 1
+        samples = batch.samples
+        if samples == 0:
+            self._skipped[_NO_SAMPLES] += 1
+            return
+        self._samples += samples
+        outcome = self._objective.measure(model, batch, **where)
+        numbers = [outcome.loss, self._objective.count(batch)]
+        numbers += [torch.nan if part.raw is None else part.raw for part in outcome.parts]
+        task = self._task
+        if task is not None and task.loss in {"cross-entropy", "focal"}:
+            self._behind.push(*task.answers(outcome.outputs, batch))
+        elif task is not None and task.loss == "language":
+            scores, targets, counts = task.answers(outcome.outputs, batch)
+            right = scores.argmax(1) == targets
+            numbers += [(right & counts).sum(), counts.sum(), torch.isfinite(scores).all()]  # type: ignore[operator, union-attr]
+        if outcome.checks:
+            self._outcomes.append(outcome._replace(outputs=None))
+        self._rows.add(numbers)
+
+    def result(self, confidence: float) -> Evaluation:
+        """Read everything, and say what was found.
+
+        Raises:
+            InputError: There was nothing to measure, or a label was out of range.
+        """
+        self._behind.finish()
+        rows = self._rows.read()
+        for outcome in self._outcomes:
+            outcome.verify()
+        counted = [row for row in rows if row[1] > 0]
+        if len(counted) < len(rows):
+            self._skipped[_NOTHING_COUNTS] += len(rows) - len(counted)
+        if not counted:
+            raise self._nothing()
+        counts = [row[1] for row in counted]
+        loss = weighted_mean([row[0] for row in counted], counts, confidence)
+        names = self._objective.names
+        terms = {
+            term: weighted_mean([row[2 + index] for row in counted], counts, confidence).value
+            for index, term in enumerate(names)
+        }
+        meter, classes = self._classes.meter, self._classes
+        extra: dict[str, Any] = {"nonfinite_batches": sum(not math.isfinite(row[0]) for row in counted)}
+        if meter is not None:
+            extra["nonfinite_batches"] = max(extra["nonfinite_batches"], classes.nonfinite_batches)
+            extra["nonfinite_samples"] = classes.nonfinite_samples
+            extra["_correct"] = classes.correct()
+            if meter.samples:
+                extra["classification"] = meter.compute(confidence)
+                extra["accuracy"] = extra["classification"].accuracy
+        elif len(rows[0]) > 2 + len(names):
+            hits, tokens = (int(sum(row[column] for row in counted)) for column in (-3, -2))
+            extra["accuracy"] = wilson(hits, tokens, confidence)
+            extra["perplexity"] = perplexity(loss)
+            extra["nonfinite_batches"] = sum(not (math.isfinite(row[0]) and row[-1]) for row in counted)
+        return Evaluation(
+            name=self._name,
+            samples=self._samples,
+            batches=self._batches,
+            count=sum(counts),
+            loss=loss,
+            terms=terms,
+            confidence=confidence,
+            skipped=dict(self._skipped),
+            **extra,
+        )
+
+    def _nothing(self) -> InputError:
+        if self._batches == 0:
+            return InputError(
+                f"`{self._name}` gave no batch, and a model cannot be measured on nothing: "
+                "look whether its data set is empty, or whether an iterator was used up"
+            )
+        reasons = ", ".join(f"{number} because {reason}" for reason, number in self._skipped.items())
+        return InputError(f"`{self._name}` gave {self._batches} batches without a sample that counts: {reasons}")
+
+
+def _home(model: Any) -> torch.device:
+    """Return where a model is; the CPU if it has neither parameters nor buffers."""
+    if isinstance(model, torch.nn.Module):
+        for tensor in (*model.parameters(), *model.buffers()):
+            return tensor.device
+    return torch.device("cpu")
