@@ -287,9 +287,24 @@ def test_a_full_disk_keeps_the_snapshot_in_memory_and_the_files_before(
             take(ring, 1)
     assert caught.value.reason == "disk"
     assert [info.id for info in ring.committed] == [1, 2]
-    assert [path.name for path in tmp_path.iterdir()] == ["snapshot-00000001"]
+    (run,) = tmp_path.iterdir()
+    assert [path.name for path in run.iterdir()] == ["snapshot-00000001"]
     ring.restore(2)
     ring_of()[1].load(spill.found(tmp_path)[0])
+
+
+def test_two_runs_in_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
+    rings = [ring_of(spill=tmp_path)[1] for _ in range(2)]
+    for step in range(3):
+        for ring in rings:
+            take(ring, step)
+    for ring in rings:
+        ring.discard(ring.committed[0].id)
+    runs = [sorted(path.name for path in run.iterdir()) for run in tmp_path.iterdir()]
+    assert runs == [["snapshot-00000002", "snapshot-00000003"]] * 2
+    assert [path.name for path in spill.found(tmp_path)] == ["snapshot-00000002", "snapshot-00000003"] * 2
+    for path in spill.found(tmp_path):
+        ring_of()[1].load(path)
 
 
 class Odd:

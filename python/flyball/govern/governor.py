@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -45,7 +46,6 @@ from flyball.govern.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from flyball.govern.feed import Feed, Position
 
@@ -85,7 +85,7 @@ class Governor:
         average: Any = None,
         max_norm: float | None = None,
         journal: records.Sink | None = None,
-        spill: Path | None = None,
+        spill: str | Path | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
         self.policy = Policy() if policy is None else policy
@@ -111,7 +111,7 @@ class Governor:
         )
         self._state.register("vitals", self.vitals)
         self._generators = [one for one in (extra or {}).values() if isinstance(one, torch.Generator)]
-        self._keeper = Keeper(self._state, self.policy, self._teller, spill=spill)
+        self._keeper = Keeper(self._state, self.policy, self._teller, spill=None if spill is None else Path(spill))
         self._ladder = Ladder(self.policy)
         self._feeding = Feeding(self.policy, self, self._teller)
         self._forward = BeforeForward(modules)

@@ -42,7 +42,8 @@ class SnapshotRing:
         state: What is captured.
         slots: How many committed snapshots are kept.
         memory_cap: The most bytes that all buffers together may take; no limit if None.
-        spill: A folder where committed snapshots are also written, to survive the process; each is a folder in it.
+        spill: A folder where committed snapshots are also written, to survive the process: in a folder of this ring's,
+            a folder for each.
         candidates: How many captures may be on probation at a time.
 
     Raises:
@@ -64,7 +65,7 @@ class SnapshotRing:
         self.state = state
         self.slots = slots
         self.memory_cap = memory_cap
-        self.spill = spill
+        self.spill = None if spill is None else disk.folder_of_this_run(spill)
         self._most_candidates = candidates
         self._pending: dict[int, Kept] = {}
         self._committed: list[Kept] = []

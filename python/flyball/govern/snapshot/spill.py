@@ -1,8 +1,10 @@
 """Snapshots on the disk: a folder for each, with `tensors.safetensors` and `snapshot.json`.
 
-A folder is written under a temporary name, flushed, and renamed, so it is there whole or not at all. Every tensor can
-be opened with safetensors under the name it has in the model. Nothing is unpickled: the plain data are JSON, with a tag
-where JSON has no word (a tuple, bytes, an array, NaN).
+Every run writes into a folder of its own, so that two runs, or a run and the one that goes on where it ended, can be
+given the same place: neither removes what the other needs. A snapshot's folder is written under a temporary name,
+flushed, and renamed, so it is there whole or not at all. Every tensor can be opened with safetensors under the name it
+has in the model. Nothing is unpickled: the plain data are JSON, with a tag where JSON has no word (a tuple, bytes, an
+array, NaN).
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import json
 import os
 import re
 import shutil
+import time
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -33,6 +37,7 @@ TENSORS, PLAIN = "tensors.safetensors", "snapshot.json"
 FORMAT = 1
 
 _FOLDER = re.compile(r"snapshot-(\d{8,18})")
+_RUN = re.compile(r"run-\d{8}T\d{6}-[0-9a-f]{8}")
 # Read as what it is where safetensors has the type; as bytes otherwise.
 _TYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -54,6 +59,11 @@ class Saved:
     layout: Layout
     checksums: list[int]
     arena: torch.Tensor
+
+
+def folder_of_this_run(place: Path) -> Path:
+    """Return a folder that no other run writes to; it is made when the first snapshot is written."""
+    return place / f"run-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:8]}"
 
 
 def write(folder: Path, saved: Saved, name: str | None = None) -> Path:
@@ -105,10 +115,12 @@ def keep_only(folder: Path, ids: Collection[int]) -> None:
 
 
 def found(folder: Path) -> list[Path]:
-    """Return the snapshots of a folder, oldest first."""
+    """Return the snapshots of a folder, and of the runs in it: the runs by their beginning, each one's oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _FOLDER.fullmatch(path.name))
+    inside = sorted(folder.iterdir())
+    here = [path for path in inside if _FOLDER.fullmatch(path.name)]
+    return here + [path for run in inside if _RUN.fullmatch(run.name) for path in found(run)]
 
 
 def read(path: Path) -> tuple[Saved, Callable[[torch.Tensor], None]]:
