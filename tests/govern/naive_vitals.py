@@ -144,19 +144,15 @@ def quantile(ordered: list[float], q: float) -> float:
     return low + (position - below) * (high - low)
 
 
-def sum_of_top(ordered: list[float], m: int) -> float:
-    """The j-th largest goes to lane j mod 8; then the lanes are added in pairs."""
-    lanes = [0.0] * 8
-    for j in range(m):
-        lanes[j % 8] += ordered[-1 - j]
-    a, b, c, d = (lanes[i] + lanes[i + 4] for i in range(4))
-    return (a + c) + (b + d)
+def kept(score: float) -> float:
+    """A score as a window keeps it: at most 30,000, and a whole number of 65,536ths."""
+    return int(clamp(score, 30_000.0) * 65_536.0) / 65_536.0
 
 
 def tail(ordered: list[float], part: int, m0: float, b0: float, budget: float) -> tuple[float, float]:
     m = max(1, len(ordered) // part)
     base = ordered[len(ordered) - m - 1]
-    b = (sum_of_top(ordered, m) - m * base + m0 * b0) / (m + m0)
+    b = (math.fsum(ordered[-m:]) - m * base + m0 * b0) / (m + m0)
     k = m + m0
     reach = max(budget + ln(1.0 / part), 0.0)
     return b, base + b * (k * (exp(reach / k) - 1.0))
@@ -176,7 +172,7 @@ def threshold(channel: str, scores: list[float], budget: float) -> float:
     t = max(t, e1)
     if count // 50 >= 1:
         t = max(t, tail(ordered, 50, 10.0, b1, budget)[1])
-    return t
+    return t * (1.0 + 0.3 * max(1.0 - count / 128.0, 0.0))
 
 
 # --- the slow watch -------------------------------------------------------------------------
@@ -193,6 +189,8 @@ class Slow:
     rows: dict[str, int] = field(default_factory=lambda: {"drawdown": 0, "collapse": 0})
 
     def observe(self, loss: float, offset: float | None, *, muted: bool) -> list[tuple[Any, ...]]:
+        if offset is not None and self.k:
+            loss = min(loss, self.ev + 10.0 * (self.ev + offset))
         rate = max(1.0 / (self.k + 1.0), 0.06)
         deviation = 1.2533 * abs(loss - self.ev) if self.k else 0.0
         self.ev += rate * (loss - self.ev)
@@ -414,7 +412,9 @@ class NaiveVitals:
     def judge(self, loss: float, norm: float | None, verdict: Judgement) -> None:  # noqa: C901, PLR0912 -- in one piece, as it is told
         x_norm = None if norm is None else self.norm.coordinate(norm)
         if loss < 0.0 and not self.loss.signed:
-            if self.loss.n >= 64 and self.sign == 0 and self.expected == 0:
+            level = self.loss.baseline() or 0.0
+            carried = level - loss <= 3.0 * (self.loss.scale() * (level + self.loss.offset()))
+            if self.loss.n >= 64 and self.sign == 0 and self.expected == 0 and not carried:
                 self.sign = 16
                 verdict.rho = math.inf
                 count = len(self.scores["loss"])
@@ -446,10 +446,12 @@ class NaiveVitals:
         by_ratio = verdict.level == ANOMALY
         codes: set[str] = set()
         strong, far = False, by_ratio
+        thresholds: dict[str, float] = {}
         for name, score in scores.items():
             if score is None:
                 continue
             full = threshold(name, self.scores[name], self.budget)
+            thresholds[name] = full
             verdict.rho = max(verdict.rho, score / full)
             limit = full * (self.heat if self.hot else 1.0)
             if not score > limit:
@@ -470,6 +472,7 @@ class NaiveVitals:
         if (codes or by_ratio) and (far or not learning):
             if strong:
                 self.span = 32
+                self.drop_near_misses(thresholds)
             if strong or (codes and self.span):
                 self.hot = 16
             self.refuse(verdict, codes, (x_loss, x_norm))
@@ -478,6 +481,13 @@ class NaiveVitals:
             verdict.level = max(verdict.level, WATCH)
             verdict.codes |= codes | {"learning"}
         self.accept(loss, norm, x_loss, scores, verdict)
+
+    def drop_near_misses(self, thresholds: dict[str, float]) -> None:
+        for row in self.delay:
+            for name, full in thresholds.items():
+                score = row[name]
+                if score is not None and score > 0.5 * full:
+                    row[name] = None
 
     def hold(self, coordinates: tuple[float | None, float | None]) -> None:
         if coordinates != (None, None):
@@ -542,7 +552,7 @@ class NaiveVitals:
         if len(self.delay) > 6:
             for name, score in self.delay.pop(0).items():
                 if score is not None:
-                    self.scores[name] = [*self.scores[name], score][-self.window :]
+                    self.scores[name] = [*self.scores[name], kept(score)][-self.window :]
         muted = self.quiet > 0
         self.quiet = max(self.quiet - 1, 0)
         if x_loss is not None:

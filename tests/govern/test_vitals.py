@@ -352,6 +352,34 @@ def test_a_first_negative_loss_is_an_error_and_a_second_is_a_kind_of_loss() -> N
     assert vitals.state_dict()["streams"]["train"]["loss"]["signed"]
 
 
+def test_a_loss_that_comes_down_to_zero_may_go_below_it() -> None:
+    rng = random.Random(3)
+    losses = [3.0 * math.exp(-i / 60) - 0.5 + 0.05 * rng.gauss(0.0, 1.0) for i in range(400)]
+    verdicts = shown(losses)
+    assert min(losses) < 0.0
+    assert {one.level for one in verdicts} == {Level.OK}
+
+
+def test_one_outlier_that_is_let_pass_is_no_drawdown() -> None:
+    # A loss whose tail is a power law: every threshold is so high that an outlier passes, and the smoothed loss must
+    # not be held up by it.
+    rng = random.Random(2)
+    vitals = Vitals()
+    shown((rng.paretovariate(1.5) for _ in range(400)), vitals)
+    verdicts = shown([1000.0, *(rng.paretovariate(1.5) for _ in range(50))], vitals)
+    assert {one.level for one in verdicts} == {Level.OK}
+
+
+def test_a_near_miss_before_a_burst_does_not_hide_it() -> None:
+    vitals = warm(600)
+    assert vitals.observe(3.6, 0.8).rho > 0.5
+    assert vitals.observe(9.0, 0.8).level is Level.ANOMALY
+    for loss in noise(7, 40):
+        assert vitals.observe(loss, 0.8).level is Level.OK
+    windows = vitals.state_dict()["streams"]["train"]["windows"]
+    assert max(windows[0]) < max(warm(600).state_dict()["streams"]["train"]["windows"][0]) + 1.0
+
+
 # --- optional inputs ------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@
 use super::arithmetic::{clamp, exp, larger, ln, smaller};
 use super::config::Config;
 use super::verdict::{Reasons, Source};
-use super::window::Window;
+use super::window::{INNER, OUTER, Tail, Window};
 
 pub(super) const CHANNELS: usize = 4;
 
@@ -68,6 +68,10 @@ pub(super) fn scores(loss: Option<f64>, norm: Option<f64>, run: f64) -> [Option<
 
 /// So few scores, and the threshold is the ceiling of the first steps.
 const FEW: usize = 16;
+/// Up to so many, a threshold is higher by up to a share: the scores of a start are not those of the
+/// run, and the uncertainty of a tail that is priced in below takes them for the same.
+const START: usize = 128;
+const HIGHER: f64 = 0.3;
 
 /// The factors of the two tails, which depend on how many exceedances there are.
 #[derive(Debug, Clone)]
@@ -76,14 +80,13 @@ pub(super) struct Thresholds {
     outer: Vec<f64>,
 }
 
-/// The tail above a tenth of the scores, and above a fiftieth; each is mixed with so many
-/// exceedances of a mean that was expected beforehand.
-const INNER: (usize, f64) = (10, 20.0);
-const OUTER: (usize, f64) = (50, 10.0);
+/// A tail is mixed with so many exceedances of a mean that was expected beforehand.
+const INNER_PRIOR: f64 = 20.0;
+const OUTER_PRIOR: f64 = 10.0;
 
 impl Thresholds {
     pub(super) fn new(config: &Config) -> Self {
-        let factors = |(part, prior): (usize, f64)| {
+        let factors = |part: usize, prior: f64| {
             let reach = (config.budget + ln(1.0 / part as f64)).max(0.0);
             let factor = |m: usize| {
                 let k = m as f64 + prior;
@@ -92,8 +95,8 @@ impl Thresholds {
             (0..=(config.window / part).max(1)).map(factor).collect()
         };
         Self {
-            inner: factors(INNER),
-            outer: factors(OUTER),
+            inner: factors(INNER, INNER_PRIOR),
+            outer: factors(OUTER, OUTER_PRIOR),
         }
     }
 
@@ -109,25 +112,22 @@ impl Thresholds {
         let trust = smaller(count as f64 / 64.0, 1.0);
         let wide = larger(trust * up + (1.0 - trust) * larger(up, unit), 0.6);
         let threshold = 5.0 * wide + larger(middle, 0.0);
-        let (mean, end) = tail(window, INNER, &self.inner, 0.45 * up);
-        let threshold = larger(threshold, end);
-        if count < OUTER.0 {
-            return threshold;
+        let (mean, end) = end(&window.inner(), INNER_PRIOR, &self.inner, 0.45 * up);
+        let mut threshold = larger(threshold, end);
+        if count >= OUTER {
+            let (_, further) = self::end(&window.outer(), OUTER_PRIOR, &self.outer, mean);
+            threshold = larger(threshold, further);
         }
-        larger(threshold, tail(window, OUTER, &self.outer, mean).1)
+        if count < START {
+            threshold *= 1.0 + HIGHER * (1.0 - count as f64 / START as f64);
+        }
+        threshold
     }
 }
 
-/// The mean exceedance of a tail, and where the tail ends.
-fn tail(
-    window: &Window,
-    (part, prior): (usize, f64),
-    factors: &[f64],
-    expected: f64,
-) -> (f64, f64) {
-    let m = (window.len() / part).max(1);
-    let (base, sum) = window.top(m);
-    let count = m as f64;
-    let mean = (sum - count * base + prior * expected) / (count + prior);
-    (mean, base + mean * factors[m])
+/// The mean exceedance of a tail, and where it ends.
+fn end(tail: &Tail, prior: f64, factors: &[f64], expected: f64) -> (f64, f64) {
+    let count = tail.count as f64;
+    let mean = (tail.sum - count * tail.base + prior * expected) / (count + prior);
+    (mean, tail.base + mean * factors[tail.count])
 }

@@ -18,14 +18,19 @@ pub(super) const HOT: u32 = 16;
 pub(super) const SPAN: u32 = 32;
 /// A second negative loss within so many steps, both included: losses are signed.
 pub(super) const SIGN: u32 = 16;
-/// After so many positive losses, one negative loss is more likely an error than a new kind of loss.
+/// After so many positive losses, one negative loss is more likely an error than a new kind of loss,
 const POSITIVE: u64 = 64;
+/// unless the usual noise carries the recent level so far, in this many scales.
+const CARRIED: f64 = 3.0;
 pub(super) const LEARNING: u32 = 64;
 /// While learning, a score above so many thresholds is still refused.
 const LEARNING_LIMIT: f64 = 4.0;
 /// A score waits for so many accepted steps before it enters a window: a growth must not raise
 /// the threshold it is about to meet.
 pub(super) const DELAY: usize = 6;
+/// Of those that wait at a strong anomaly, scores above this part of their threshold are dropped: they
+/// may be of the same burst, and would hide the rest of it.
+const NEAR_MISS: f64 = 0.5;
 /// The least scale of the coordinate of a loss, and of a norm.
 pub(super) const LOSS_FLOOR: f64 = 0.02;
 pub(super) const NORM_FLOOR: f64 = 0.05;
@@ -168,8 +173,8 @@ impl Detector {
         let norm = observation.norm.map(|norm| smaller(norm, LARGEST) + 0.0);
         let read_norm = norm.and_then(|norm| self.norm.read(norm));
         if loss < 0.0 && !self.loss.signed() {
-            let believed = self.loss.accepted() < POSITIVE || self.sign > 0 || self.expected > 0;
-            if !believed {
+            let early = self.loss.accepted() < POSITIVE;
+            if !early && self.sign == 0 && self.expected == 0 && !self.crosses_zero(loss) {
                 self.sign = SIGN;
                 verdict.rho = f64::INFINITY;
                 let count = self.windows[LOSS].len() as u64;
@@ -196,9 +201,11 @@ impl Detector {
         let mut reasons = Reasons::NONE;
         let (mut strong, mut far) = (false, anomaly);
         let heat = if self.hot > 0 { self.config.heat } else { 1.0 };
+        let mut thresholds = [f64::INFINITY; CHANNELS];
         for (index, score) in scores.into_iter().enumerate() {
             let Some(score) = score else { continue };
             let full = self.thresholds.of(index, &self.windows[index]);
+            thresholds[index] = full;
             verdict.rho = larger(verdict.rho, score / full);
             let threshold = full * heat;
             if score <= threshold {
@@ -233,6 +240,7 @@ impl Detector {
         if anomaly && (far || !learning) {
             if strong {
                 self.span = SPAN;
+                self.drop_near_misses(&thresholds);
             }
             // An update ratio alone is no anomaly of loss or norm, and heats nothing.
             if strong || (!reasons.is_empty() && self.span > 0) {
@@ -245,6 +253,24 @@ impl Detector {
             verdict.raise(Level::Watch, Reasons::LEARNING | reasons);
         }
         self.accept_step((loss, read_loss), (norm, read_norm), scores, verdict);
+    }
+
+    /// Whether the noise of a loss that has come down to zero may have carried it below.
+    fn crosses_zero(&self, loss: f64) -> bool {
+        let level = self.loss.baseline().unwrap_or(0.0);
+        // A scale is one of ln(v + offset), so this is how far it reaches in units of v.
+        let reach = self.loss.scale() * (level + self.loss.offset());
+        level - loss <= CARRIED * reach
+    }
+
+    fn drop_near_misses(&mut self, thresholds: &[f64; CHANNELS]) {
+        for row in &mut self.delay {
+            for (score, threshold) in row.iter_mut().zip(thresholds) {
+                if score.is_some_and(|score| score > NEAR_MISS * threshold) {
+                    *score = None;
+                }
+            }
+        }
     }
 
     /// Announces that the next `steps` finite steps belong to a new level, which they define.

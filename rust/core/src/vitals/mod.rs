@@ -24,7 +24,8 @@
 //! a parameter, buffer or optimizer state is not finite -> PANIC
 //! the gradient scaler: its scale below the floor -> PANIC; it skips -> WATCH, eight in a row -> PANIC
 //! loss or norm is not finite                        -> refused
-//! the first negative loss after 64 positive ones    -> refused; earlier, or again -> losses are signed
+//! the first negative loss after 64 positive ones    -> refused; if it is early, the second one, or
+//!                                                      within the noise -> losses are signed
 //! a step of an announced shift                      -> OK; after the last one, adopt
 //! a score above its threshold                       -> refused (while learning: only far above)
 //! otherwise                                         -> accepted; the slow watch may PANIC
@@ -36,12 +37,13 @@
 //! adopt:    the median of the held values is the new level
 //! ```
 //!
-//! A refused value enters no level, scale or threshold.
+//! A refused value enters no level, scale or threshold. A score waits for six accepted steps before it
+//! enters one; if a strong anomaly comes meanwhile, one that was more than half its threshold is dropped.
 //!
 //! # What it costs
 //!
-//! Two logarithms, and for each channel two searches, one move inside 4 KiB and some 60
-//! additions. About 33 KiB with the default window.
+//! Two logarithms, and for each channel two searches, one move inside 2 KiB and a dozen reads.
+//! About 17 KiB with the default window.
 //!
 //! # When it loses
 //!

@@ -14,6 +14,9 @@ const RATE: f64 = 0.06;
 const START: u64 = 16;
 /// So many steps in a row are an alarm.
 const ROW: u32 = 8;
+/// A positive loss is read as at most this many times above the mean: without it one outlier, which
+/// the other channels may rightly let pass, holds the mean up for as long as a row.
+const REACH: f64 = 10.0;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct SlowWatch {
@@ -37,6 +40,12 @@ impl SlowWatch {
         offset: Option<f64>,
         muted: bool,
     ) -> [Option<(Reasons, Evidence)>; 2] {
+        let loss = match offset {
+            Some(offset) if self.seen > 0 => {
+                smaller(loss, self.mean + REACH * (self.mean + offset))
+            }
+            _ => loss,
+        };
         let rate = larger(1.0 / (self.seen as f64 + 1.0), RATE);
         let deviation = if self.seen == 0 {
             0.0

@@ -1,20 +1,48 @@
 //! The last scores of a channel, both in order of time and sorted.
 //!
-//! A push is two searches and one move of the part between them. A quantile is an
-//! interpolation. The sum of the largest m is added up anew each time, in eight lanes, so that it
-//! depends on the scores alone and not on how the window came to hold them; it is the same after a
-//! state is saved and restored.
+//! A score is kept as a whole number of 65,536ths, cut off. Then a sum is exact: that of the largest
+//! can follow each push by one addition and one subtraction, and is the same whatever order the
+//! scores came in, also after a state is saved and restored. A push is two searches and one move of
+//! the part between them; what a threshold asks for are a few reads.
 
-/// A ring of finite scores, without negative zeros, and the same scores sorted.
+use super::arithmetic::clamp;
+
+/// Larger scores are kept as this one; the sums of the longest window stay exact.
+pub(super) const LARGEST_KEPT: f64 = 30_000.0;
+const PARTS: f64 = 65_536.0;
+
+/// One in so many of the scores, and one at least, make the two tails.
+pub(super) const INNER: usize = 10;
+pub(super) const OUTER: usize = 50;
+
+/// A ring of scores, and the same scores sorted.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
-    ring: Vec<f64>,
+    ring: Vec<i32>,
     oldest: usize,
-    sorted: Vec<f64>,
+    sorted: Vec<i32>,
     limit: usize,
+    inner: Top,
+    outer: Top,
 }
 
-const LANES: usize = 8;
+/// The largest scores: how many, and their sum.
+#[derive(Debug, Clone, Copy, Default)]
+struct Top {
+    count: usize,
+    sum: i64,
+}
+
+/// Where a tail begins and what is in it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Tail {
+    /// How many scores are in it.
+    pub(super) count: usize,
+    /// The largest score that is not.
+    pub(super) base: f64,
+    /// The sum of those that are.
+    pub(super) sum: f64,
+}
 
 impl Window {
     pub(super) fn new(limit: usize) -> Self {
@@ -23,21 +51,24 @@ impl Window {
             oldest: 0,
             sorted: Vec::with_capacity(limit),
             limit,
+            inner: Top::default(),
+            outer: Top::default(),
         }
     }
 
     /// A window that holds these, the oldest first; there must be at most `limit`.
     pub(super) fn from_oldest_first(scores: &[f64], limit: usize) -> Self {
         let mut window = Self::new(limit);
-        window.ring.extend_from_slice(scores);
-        window.sorted.extend_from_slice(scores);
-        window.sorted.sort_unstable_by(f64::total_cmp);
+        window.ring.extend(scores.iter().map(|&score| kept(score)));
+        window.sorted.extend_from_slice(&window.ring);
+        window.sorted.sort_unstable();
+        window.add_up();
         window
     }
 
     pub(super) fn oldest_first(&self) -> Vec<f64> {
         let (newer, older) = self.ring.split_at(self.oldest);
-        [older, newer].concat()
+        older.iter().chain(newer).map(|&one| told(one)).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -45,16 +76,16 @@ impl Window {
     }
 
     pub(super) fn clear(&mut self) {
-        self.ring.clear();
-        self.sorted.clear();
-        self.oldest = 0;
+        *self = Self::new(self.limit);
     }
 
     pub(super) fn push(&mut self, score: f64) {
+        let score = kept(score);
         if self.ring.len() < self.limit {
             let [to, _] = ranks(&self.sorted, [score, score]);
             self.ring.push(score);
             self.sorted.insert(to, score);
+            self.add_up();
             return;
         }
         let leaving = std::mem::replace(&mut self.ring[self.oldest], score);
@@ -63,6 +94,8 @@ impl Window {
             self.oldest = 0;
         }
         let [from, to] = ranks(&self.sorted, [leaving, score]);
+        self.inner.follow(&self.sorted, leaving, score);
+        self.outer.follow(&self.sorted, leaving, score);
         if to > from {
             self.sorted.copy_within(from + 1..to, from);
             self.sorted[to - 1] = score;
@@ -82,39 +115,79 @@ impl Window {
             reason = "a position in the window; the fraction is what is cut off"
         )]
         let below = position as usize;
-        let low = self.sorted[below];
-        let high = self.sorted[(below + 1).min(last)];
+        let low = told(self.sorted[below]);
+        let high = told(self.sorted[(below + 1).min(last)]);
         low + (position - below as f64) * (high - low)
     }
 
-    /// The largest score that is not one of the top `m`, and the sum of the top `m`.
-    ///
-    /// The j-th largest, from 0, is added to lane j mod 8, and the lanes are added in pairs.
-    pub(super) fn top(&self, m: usize) -> (f64, f64) {
-        let (rest, top) = self.sorted.split_at(self.sorted.len() - m);
-        let base = rest[rest.len() - 1];
-        let mut lanes = [0.0; LANES];
-        let (lowest, chunks) = top.as_rchunks::<LANES>();
-        for chunk in chunks.iter().rev() {
-            for (lane, &score) in lanes.iter_mut().zip(chunk) {
-                *lane += score;
-            }
-        }
-        for (lane, &score) in lanes.iter_mut().rev().zip(lowest.iter().rev()) {
-            *lane += score;
-        }
-        let [l7, l6, l5, l4, l3, l2, l1, l0] = lanes;
-        let sum = ((l0 + l4) + (l2 + l6)) + ((l1 + l5) + (l3 + l7));
-        (base, sum)
+    /// The largest tenth; there must be two scores at least.
+    pub(super) fn inner(&self) -> Tail {
+        self.tail(self.inner)
     }
+
+    /// The largest fiftieth; there must be two scores at least.
+    pub(super) fn outer(&self) -> Tail {
+        self.tail(self.outer)
+    }
+
+    fn tail(&self, top: Top) -> Tail {
+        Tail {
+            count: top.count,
+            base: told(self.sorted[self.sorted.len() - top.count - 1]),
+            sum: top.sum as f64 / PARTS,
+        }
+    }
+
+    fn add_up(&mut self) {
+        self.inner = Top::of(&self.sorted, INNER);
+        self.outer = Top::of(&self.sorted, OUTER);
+    }
+}
+
+impl Top {
+    fn of(sorted: &[i32], part: usize) -> Self {
+        let count = (sorted.len() / part).max(1).min(sorted.len());
+        let largest = &sorted[sorted.len() - count..];
+        let sum = largest.iter().map(|&score| i64::from(score)).sum();
+        Self { count, sum }
+    }
+
+    /// What becomes of it when one score leaves a full window and another enters; `sorted` is as it was before.
+    #[inline]
+    fn follow(&mut self, sorted: &[i32], leaving: i32, entering: i32) {
+        let lowest = sorted.len() - self.count;
+        // Without the one that leaves, this is the lowest of those that are left at the top.
+        let edge = if leaving >= sorted[lowest] {
+            self.sum -= i64::from(leaving);
+            sorted[lowest - 1]
+        } else {
+            self.sum -= i64::from(sorted[lowest]);
+            sorted[lowest]
+        };
+        self.sum += i64::from(edge.max(entering));
+    }
+}
+
+/// A score as it is kept.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the fraction is what is cut off"
+)]
+fn kept(score: f64) -> i32 {
+    (clamp(score, LARGEST_KEPT) * PARTS) as i32
+}
+
+fn told(score: i32) -> f64 {
+    f64::from(score) / PARTS
 }
 
 /// How many of the sorted scores are smaller than each of two.
 ///
 /// Each round compares with seven scores, all at once as far as the processor is concerned, and
-/// keeps an eighth: a third as many rounds as in a binary search. The two searches go side by
-/// side. Where an eighth is not whole, the part that is kept is the last one, and overlaps.
-fn ranks(sorted: &[f64], scores: [f64; 2]) -> [usize; 2] {
+/// keeps an eighth: a third as many rounds as in a binary search, and no branch to guess. The two
+/// searches go side by side. Where an eighth is not whole, the part that is kept is the last one, and
+/// overlaps.
+fn ranks(sorted: &[i32], scores: [i32; 2]) -> [usize; 2] {
     let mut starts = [0; 2];
     let mut length = sorted.len();
     while length > 8 {
@@ -130,9 +203,10 @@ fn ranks(sorted: &[f64], scores: [f64; 2]) -> [usize; 2] {
         }
         length = rest;
     }
-    let count = |start: usize, score: f64| {
+    let count = |start: usize, score: i32| {
         let here = &sorted[start..start + length];
-        start + here.iter().filter(|&&other| other < score).count()
+        let below: i32 = here.iter().map(|&other| i32::from(other < score)).sum();
+        start + usize::try_from(below).unwrap_or(0)
     };
     [count(starts[0], scores[0]), count(starts[1], scores[1])]
 }
@@ -142,41 +216,72 @@ fn ranks(sorted: &[f64], scores: [f64; 2]) -> [usize; 2] {
 mod tests {
     use proptest::prelude::*;
 
-    use super::Window;
+    use super::{INNER, OUTER, Tail, Window, kept, ranks, told};
 
-    fn naive_top(sorted: &[f64], m: usize) -> (f64, f64) {
-        let mut lanes = [0.0; 8];
-        for (j, &score) in sorted.iter().rev().take(m).enumerate() {
-            lanes[j % 8] += score;
+    fn naive_tail(sorted: &[i32], part: usize) -> Tail {
+        let count = (sorted.len() / part).max(1);
+        let (rest, top) = sorted.split_at(sorted.len() - count);
+        Tail {
+            count,
+            base: told(rest[rest.len() - 1]),
+            sum: top.iter().map(|&score| told(score)).sum(),
         }
-        let pairs: Vec<f64> = (0..4).map(|i| lanes[i] + lanes[i + 4]).collect();
-        let sum = (pairs[0] + pairs[2]) + (pairs[1] + pairs[3]);
-        (sorted[sorted.len() - m - 1], sum)
+    }
+
+    fn scores() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            4 => (-3_i32..3).prop_map(f64::from),
+            4 => -10.0..10.0,
+            1 => -1e9..1e9,
+        ]
     }
 
     proptest! {
         /// Few distinct values, so that equal scores meet; a small limit, so that it wraps.
         #[test]
         fn a_window_is_its_last_scores_sorted(
-            scores in prop::collection::vec(prop_oneof![(-3_i32..3).prop_map(f64::from), -10.0..10.0], 1..200),
-            limit in 1_usize..70,
+            scores in prop::collection::vec(scores(), 1..200),
+            limit in 2_usize..70,
         ) {
             let mut window = Window::new(limit);
+            let whole: Vec<i32> = scores.iter().map(|&score| kept(score)).collect();
             for (i, &score) in scores.iter().enumerate() {
                 window.push(score);
-                let last = &scores[(i + 1).saturating_sub(limit)..=i];
-                prop_assert_eq!(window.oldest_first(), last);
+                let last = &whole[(i + 1).saturating_sub(limit)..=i];
+                let told: Vec<f64> = last.iter().map(|&score| told(score)).collect();
+                prop_assert_eq!(window.oldest_first(), told.as_slice());
                 let mut sorted = last.to_vec();
-                sorted.sort_by(f64::total_cmp);
+                sorted.sort_unstable();
                 prop_assert_eq!(&window.sorted, &sorted);
-                prop_assert_eq!(window.quantile(1.0), sorted[sorted.len() - 1]);
-                prop_assert_eq!(window.quantile(0.0), sorted[0]);
-                for m in 1..sorted.len() {
-                    prop_assert_eq!(window.top(m), naive_top(&sorted, m));
+                prop_assert_eq!(window.quantile(1.0), super::told(sorted[sorted.len() - 1]));
+                prop_assert_eq!(window.quantile(0.0), super::told(sorted[0]));
+                if sorted.len() > 1 {
+                    prop_assert_eq!(window.inner(), naive_tail(&sorted, INNER));
+                    prop_assert_eq!(window.outer(), naive_tail(&sorted, OUTER));
                 }
             }
             let restored = Window::from_oldest_first(&window.oldest_first(), limit);
-            prop_assert_eq!(restored.sorted, window.sorted);
+            prop_assert_eq!(&restored.sorted, &window.sorted);
+            prop_assert_eq!(restored.oldest_first(), window.oldest_first());
+        }
+
+        #[test]
+        fn a_rank_is_how_many_are_smaller(
+            mut sorted in prop::collection::vec(-5_i32..5, 0..80),
+            wanted in [-6_i32..6, -6_i32..6],
+        ) {
+            sorted.sort_unstable();
+            let counted = wanted.map(|one| sorted.iter().filter(|&&other| other < one).count());
+            prop_assert_eq!(ranks(&sorted, wanted), counted);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_kept_again() {
+        for score in [0.1, -0.1, 29_999.999, 1e9, -1e9, -0.0, 2.0_f64.powi(-17)] {
+            let once = told(kept(score));
+            assert_eq!(told(kept(once)).to_bits(), once.to_bits());
+            assert!((once - score).abs() < 2.0_f64.powi(-16) || score.abs() > 30_000.0);
         }
     }
 }
