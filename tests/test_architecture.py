@@ -20,7 +20,7 @@ FLOORS = (
     ("files", "nested"),
     ("events", "config", "device", "run_folder", "batch", "outputs"),
     ("kernels", "data"),
-    ("measure", "govern", "attack", "explain"),
+    ("measure", "govern", "scan", "attack", "explain"),
     ("objective", "grow", "vision", "spectral"),
     ("evaluation",),
     ("train",),
@@ -105,6 +105,7 @@ def test_the_check_sees_an_import_that_goes_up() -> None:
         ("import flyball.errors, flyball.events, flyball.config", {"torch", "numpy", "yaml"}),
         ("import flyball.measure, flyball.data", {"torch", "sklearn"}),
         ("import flyball; flyball.measure.Classification(3)", {"torch"}),
+        ("import flyball; flyball.Scanner().scan('')", {"torch", "numpy"}),
     ],
 )
 def test_what_is_not_needed_is_not_imported(statement: str, absent: set[str]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flyball import govern as govern
     from flyball import measure as measure
     from flyball import objective as objective
+    from flyball import scan as scan
     from flyball._native import __version__ as __version__
     from flyball.errors import ConfigError as ConfigError
     from flyball.errors import FlyballError as FlyballError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from flyball.govern import Verdict as Verdict
     from flyball.govern import Vitals as Vitals
     from flyball.govern.governor import Governor as Governor
+    from flyball.scan import Pack as Pack
+    from flyball.scan import Scanner as Scanner
 
 __all__ = [
     "ConfigError",
@@ -33,7 +36,9 @@ __all__ = [
     "FlyballError",
     "Governor",
     "Journal",
+    "Pack",
     "Policy",
+    "Scanner",
     "Verdict",
     "Vitals",
     "__version__",
@@ -44,6 +49,7 @@ __all__ = [
     "govern",
     "measure",
     "objective",
+    "scan",
 ]
 
 # Where each name lives; a name that equals the last part of its module is that module.
@@ -53,7 +59,9 @@ _HOMES = {
     "FlyballError": "flyball.errors",
     "Governor": "flyball.govern.governor",
     "Journal": "flyball.events",
+    "Pack": "flyball.scan",
     "Policy": "flyball.govern",
+    "Scanner": "flyball.scan",
     "Verdict": "flyball.govern",
     "Vitals": "flyball.govern",
     "__version__": "flyball._native",
@@ -64,6 +72,7 @@ _HOMES = {
     "govern": "flyball.govern",
     "measure": "flyball.measure",
     "objective": "flyball.objective",
+    "scan": "flyball.scan",
 }
 
 

@@ -1,11 +1,26 @@
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias, TypedDict, final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Final, Self, TypeAlias, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
-__all__ = ["Classification", "Detector", "__version__", "snapshot_gather", "snapshot_inspect", "snapshot_scatter"]
+__all__ = [
+    "FINDINGS",
+    "UNICODE_VERSION",
+    "Classification",
+    "Detector",
+    "Pack",
+    "Scanner",
+    "__version__",
+    "snapshot_gather",
+    "snapshot_inspect",
+    "snapshot_scatter",
+]
 
+FINDINGS: Final[int]
+UNICODE_VERSION: Final[str]
 __version__: Final[str]
 
 # Count, hits and sum of confidences of each bin.
@@ -87,6 +102,60 @@ class Detector:
     def rolled_back(self) -> None: ...
     def state(self) -> dict[str, Any]: ...
     def restored(self, state: dict[str, Any], /) -> Detector: ...
+
+@final
+class Pack:
+    """Rules as data: read from TOML or from dicts, checked, and never executed."""
+
+    @staticmethod
+    def load(path: str | PathLike[str], /) -> Pack:
+        """Read a pack from a TOML file."""
+    @staticmethod
+    def from_toml(text: str, /, origin: str = "pack") -> Pack:
+        """Read a pack from the text of a TOML file; messages call it by `origin`."""
+    @staticmethod
+    def from_rules(rules: Iterable[Mapping[str, object]], /, *, name: str = "rules", version: str = "0") -> Pack:
+        """Build a pack from dicts with the keys of a `[[rule]]`."""
+    @property
+    def name(self) -> str:
+        """The name of the pack."""
+    @property
+    def version(self) -> str:
+        """The version of the pack."""
+    @property
+    def hash(self) -> str:
+        """A fingerprint of everything that the pack holds."""
+    @property
+    def rules(self) -> list[dict[str, Any]]:
+        """The rules as dicts, with the keys of a `[[rule]]`."""
+    def __len__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@disjoint_base
+class Scanner:
+    """A pack ready to scan. Texts with nothing to say get `clean` or `blank`; `report` makes the others."""
+
+    def __new__(
+        cls,
+        pack: Pack,
+        max_chars: int,
+        window: bool,
+        clean: object,
+        blank: object,
+        report: Callable[[str, list[tuple[int, int, int, bool]]], object],
+    ) -> Self: ...
+    @property
+    def pack(self) -> Pack:
+        """The pack."""
+    def flagged(self, text: str, /) -> bool:
+        """Return whether any rule matches in the text."""
+    def scan(self, text: str, /) -> Any:
+        """Return a report on the text: which rules match, and where."""
+    def rows(
+        self, texts: Sequence[str], /, *, first: int, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], list[int]]:
+        """Scan a list or tuple of texts: offsets and rules of each, and which of them are blank."""
 
 def snapshot_gather(
     arena: NDArray[np.uint8],

@@ -20,6 +20,14 @@ class InputError(FlyballError, ValueError):
     """An array, tensor or argument does not have the shape, type or values that are needed."""
 
 
+class InputTypeError(FlyballError, TypeError):
+    """An argument is of a type that cannot be read."""
+
+
+class PackError(ConfigError):
+    """A rule pack cannot be read: the message names the file, the line, the rule, and what to write instead."""
+
+
 class DeviceError(FlyballError, ValueError):
     """A device does not exist here, or cannot train."""
 

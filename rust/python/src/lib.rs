@@ -3,6 +3,8 @@
 mod arrays;
 mod error;
 mod meters;
+mod scan;
+mod scan_pack;
 mod snapshot;
 mod vitals;
 
@@ -14,12 +16,18 @@ mod _native {
     #[pymodule_export]
     use crate::meters::Classification;
     #[pymodule_export]
+    use crate::scan::Scanner;
+    #[pymodule_export]
+    use crate::scan_pack::Pack;
+    #[pymodule_export]
     use crate::snapshot::{snapshot_gather, snapshot_inspect, snapshot_scatter};
     #[pymodule_export]
     use crate::vitals::Detector;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("FINDINGS", flyball_core::scan::FINDINGS)?;
+        module.add("UNICODE_VERSION", flyball_core::scan::UNICODE_VERSION)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -1,0 +1,14 @@
+"""Find the rules of a pack in texts: which ones match, and where, at the speed of memory.
+
+A `Scanner` takes prompts, lists, columns and files; a `Pack` is its rules, as data. Neither needs torch.
+"""
+
+from __future__ import annotations
+
+from flyball._native import Pack as Pack
+from flyball.scan.batch import Batch as Batch
+from flyball.scan.report import Finding as Finding
+from flyball.scan.report import Report as Report
+from flyball.scan.scanner import Scanner as Scanner
+
+__all__ = ["Batch", "Finding", "Pack", "Report", "Scanner"]

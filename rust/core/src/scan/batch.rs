@@ -1,0 +1,140 @@
+//! Many texts at once: chunks, threads, and a result that does not depend on either.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::scanner::{Scanner, Scratch};
+
+/// A chunk ends behind the text with which it has this many bytes.
+const CHUNK: usize = 256 << 10;
+/// Less than this is not worth a thread.
+const WORTH_THREADS: usize = 1 << 20;
+/// How often the calling thread asks whether to go on.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The rules of each text, one list behind the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Text `i` has the rules `offsets[i]..offsets[i + 1]`.
+    pub offsets: Vec<i64>,
+    /// Rules by their place in the pack, ascending within a text.
+    pub rules: Vec<u16>,
+}
+
+impl Rows {
+    /// Put rules into the row of a text that has none.
+    pub fn insert(&mut self, text: usize, rules: impl IntoIterator<Item = u16>) {
+        let at = self
+            .offsets
+            .get(text)
+            .map_or(0, |&at| usize::try_from(at).unwrap_or(0));
+        let before = self.rules.len();
+        self.rules.splice(at..at, rules);
+        let more = place(self.rules.len() - before);
+        self.offsets
+            .iter_mut()
+            .skip(text + 1)
+            .for_each(|offset| *offset += more);
+    }
+
+    fn of(scanner: &Scanner, texts: &[&[u8]], scratch: &mut Scratch) -> Self {
+        let mut rows = Self {
+            offsets: Vec::with_capacity(texts.len()),
+            rules: Vec::new(),
+        };
+        scanner.each(texts, scratch, |hits| {
+            rows.rules.extend(hits.iter().map(|hit| hit.rule));
+            rows.offsets.push(place(rows.rules.len()));
+        });
+        rows
+    }
+}
+
+fn place(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Scan texts on some threads; `None` if `proceed` said no, which the calling thread asks every 50 ms.
+///
+/// The result is that of one thread, byte for byte.
+pub fn scan(
+    scanner: &Scanner,
+    texts: &[&[u8]],
+    threads: usize,
+    mut proceed: impl FnMut() -> bool,
+) -> Option<Rows> {
+    let chunks = chunks(texts);
+    let total: usize = texts.iter().map(|text| text.len()).sum();
+    let threads = if total < WORTH_THREADS {
+        1
+    } else {
+        threads.clamp(1, chunks.len().max(1))
+    };
+    let stop = AtomicBool::new(false);
+    let next = AtomicUsize::new(0);
+    let parts: Mutex<Vec<Option<Rows>>> = Mutex::new(vec![None; chunks.len()]);
+    // Each thread takes the next chunk; only the calling one may ask, as only it can hold Python's lock.
+    let work = |ask: &mut dyn FnMut() -> bool| {
+        let mut scratch = Scratch::default();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(chunk) = chunks.get(number) else {
+                break;
+            };
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let rows = Rows::of(scanner, &texts[chunk.clone()], &mut scratch);
+            parts.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(rows);
+            if !ask() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| work(&mut || true));
+        }
+        let mut asked = Instant::now();
+        work(&mut || {
+            if asked.elapsed() < PATIENCE {
+                return true;
+            }
+            asked = Instant::now();
+            proceed()
+        });
+    });
+    if stop.load(Ordering::Relaxed) {
+        return None;
+    }
+    let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut rows = Rows {
+        offsets: Vec::with_capacity(texts.len() + 1),
+        rules: Vec::new(),
+    };
+    rows.offsets.push(0);
+    for part in parts.into_iter().flatten() {
+        let before = place(rows.rules.len());
+        rows.offsets
+            .extend(part.offsets.iter().map(|offset| before + offset));
+        rows.rules.extend(part.rules);
+    }
+    Some(rows)
+}
+
+/// Ranges of texts with about [`CHUNK`] bytes each.
+fn chunks(texts: &[&[u8]]) -> Vec<Range<usize>> {
+    let mut chunks = Vec::new();
+    let (mut first, mut size) = (0, 0);
+    for (place, text) in texts.iter().enumerate() {
+        size += text.len() + 1;
+        if size >= CHUNK || place + 1 == texts.len() {
+            chunks.push(first..place + 1);
+            (first, size) = (place + 1, 0);
+        }
+    }
+    chunks
+}

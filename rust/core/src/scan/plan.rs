@@ -1,0 +1,120 @@
+//! What a pack becomes: rules that share an alphabet, each with all that is needed to find it.
+
+use std::sync::OnceLock;
+
+use super::alphabet::{Alphabet, Codes, ROOM};
+use super::automaton::{Automaton, Spelling};
+use super::charset::CharSet;
+use super::decode::{MALFORMED, decode};
+use super::pack::{Pack, PackError, Source};
+use super::points::ALTERED_FLAG;
+use super::syntax::Node;
+
+/// The rules of one alphabet.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) alphabet: Alphabet,
+    spelling: Spelling,
+    /// The rules, by their place in the pack.
+    pub(super) rules: Vec<PlannedRule>,
+}
+
+/// One rule of a plan.
+#[derive(Debug)]
+pub(super) struct PlannedRule {
+    /// Its place in the pack.
+    pub(super) id: u16,
+    pub(super) node: Node<Codes>,
+    /// Built when it is first asked for: most rules never match anything.
+    automaton: OnceLock<Automaton>,
+}
+
+impl Plan {
+    /// Plan a pack: one plan, or several if its rules tell more characters apart than one alphabet can.
+    pub(super) fn all(pack: &Pack) -> Result<Vec<Self>, PackError> {
+        let mut plans = Vec::new();
+        let every: Vec<usize> = (0..pack.nodes().len()).collect();
+        split(pack, &every, &mut plans)?;
+        Ok(plans)
+    }
+
+    fn new(pack: &Pack, members: &[usize], alphabet: Alphabet) -> Self {
+        let rules = members
+            .iter()
+            .map(|&rule| PlannedRule {
+                id: u16::try_from(rule).unwrap_or(u16::MAX), // a pack has fewer rules
+                node: pack.nodes()[rule].map(&mut |set| alphabet.codes(set)),
+                automaton: OnceLock::new(),
+            })
+            .collect();
+        Self {
+            spelling: Spelling::new(&alphabet),
+            alphabet,
+            rules,
+        }
+    }
+
+    /// Return the automaton of a rule.
+    pub(super) fn automaton<'a>(&'a self, rule: &'a PlannedRule) -> &'a Automaton {
+        rule.automaton.get_or_init(|| {
+            // The limits of a rule's size are far below those of an automaton.
+            Automaton::new(&rule.node, &self.spelling)
+                .unwrap_or_else(|error| unreachable!("{error}"))
+        })
+    }
+
+    /// Write the codes of a text; return whether normalisation might change it.
+    pub(super) fn encode(&self, text: &[u8], codes: &mut Vec<u8>) -> bool {
+        codes.clear();
+        let mut altered = 0;
+        let mut rest = text;
+        while let Some(&byte) = rest.first() {
+            if byte < 0x80 {
+                codes.push(self.alphabet.ascii[usize::from(byte)]);
+                rest = &rest[1..];
+                continue;
+            }
+            let (point, length) = decode(rest);
+            let code = if point == MALFORMED {
+                0
+            } else {
+                self.alphabet.get(point)
+            };
+            altered |= code;
+            codes.push(code & !ALTERED_FLAG);
+            rest = &rest[length..];
+        }
+        altered & ALTERED_FLAG != 0
+    }
+
+    /// Write codes as the automata read them.
+    pub(super) fn spell(&self, codes: &[u8], out: &mut Vec<u8>) {
+        self.spelling.write(codes, out);
+    }
+}
+
+/// Halve the rules until each part has room in an alphabet.
+fn split(pack: &Pack, members: &[usize], plans: &mut Vec<Plan>) -> Result<(), PackError> {
+    let mut sets: Vec<&CharSet> = Vec::new();
+    for &rule in members {
+        pack.nodes()[rule].sets(&mut sets);
+    }
+    if let Some(alphabet) = Alphabet::new(sets) {
+        plans.push(Plan::new(pack, members, alphabet));
+        return Ok(());
+    }
+    if let [rule] = members {
+        let rule = &pack.rules()[*rule];
+        let key = match rule.source {
+            Source::Pattern(_) => "pattern",
+            Source::Words(_) => "words",
+        };
+        return Err(PackError::new(format!(
+            "`{key}` of rule `{}` tells apart more than {ROOM} characters beyond ASCII letters, digits and white space: split it into rules with fewer, or write a range where any character of it will do",
+            rule.id
+        )));
+    }
+    let (left, right) = members.split_at(members.len() / 2);
+    split(pack, left, plans)?;
+    split(pack, right, plans)
+}

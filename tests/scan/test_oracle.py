@@ -1,0 +1,96 @@
+"""The scanner is Python's `re` with IGNORECASE: on generated pairs, and on every code point.
+
+`FLYBALL_PAIRS=10000000 python -m pytest tests/scan/test_oracle.py` runs as many (pattern, text) pairs.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import unicodedata
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from flyball import _native
+from flyball.errors import PackError
+from flyball.scan import Pack, Scanner
+from scan.generated import compiled, pattern, text, words_of
+
+PAIRS = int(os.environ.get("FLYBALL_PAIRS", "40000"))
+SEED = int(os.environ.get("FLYBALL_SEED", "1"))
+RULES, TEXTS = 40, 100
+
+
+def scanner_of(sources: list[str]) -> Scanner:
+    return Scanner(Pack.from_rules([{"id": one, "category": "c", "pattern": one} for one in sources]))
+
+
+def refused(source: str) -> str:
+    try:
+        Pack.from_rules([{"id": "one", "category": "c", "pattern": source}])
+    except PackError as error:
+        return str(error)
+    return ""
+
+
+def rules_of(chance: random.Random) -> dict[str, re.Pattern[str]]:
+    """As many rules as a round has, each accepted by both sides."""
+    found: dict[str, re.Pattern[str]] = {}
+    while len(found) < RULES:
+        source = pattern(chance)
+        python = compiled(source)
+        if refusal := refused(source):
+            # What Python accepts and we refuse is one of the documented refusals.
+            reasons = ("can match nothing", "a repeat of a repeat", "cannot be read", "parts when its repeats")
+            assert python is None or any(reason in refusal for reason in reasons), (source, refusal)
+            continue
+        assert python is not None, f"`{source}` is accepted, but Python refuses it"
+        found[source] = python
+    return found
+
+
+@pytest.mark.parametrize("turn", range(max(1, PAIRS // (RULES * TEXTS))))
+def test_rules_and_spans_are_those_of_python(turn: int) -> None:
+    chance = random.Random(SEED * 1_000_003 + turn)
+    rules = rules_of(chance)
+    scanner = scanner_of(list(rules))
+    words = [word for source in rules for word in words_of(source)]
+    texts = [text(chance, words) for _ in range(TEXTS)]
+    batch = scanner.scan_batch(texts, threads=1)
+    for one, report in zip(texts, batch, strict=True):
+        # In a long text a rule may match more often than is listed.
+        wanted = {
+            (source, *match.span())
+            for source, python in rules.items()
+            for match in islice(python.finditer(one), _native.FINDINGS)
+        }
+        found = {(finding.rule_id, finding.start, finding.end) for finding in report.findings}
+        assert found == wanted, (ascii(one), found ^ wanted)
+        assert scanner.flagged(one) == bool(wanted)
+
+
+CLASSES = (
+    r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", ".", "[a-z]", "[^a-z]", "[^i]", "k", "s", "i", "[^k-s]", "é", "[à-þ]",
+    "[^é]", "µ", "ß", "\u043a", "[\u0430-\u044f]", r"[^\w]", r"[\s\d]", "\u017f", "\u212a", "\u0131", "\u0130",
+    "[\u0300-\u036f]", "ǅ", "ς", "\ufb06", "[\u13a0-\u13f4]",
+)  # fmt: skip
+
+
+def test_every_code_point_is_in_the_classes_in_which_python_has_it() -> None:
+    same_unicode = unicodedata.unidata_version == _native.UNICODE_VERSION
+    # One text for each code point, so that no neighbour helps. What a newer Unicode has assigned is left out.
+    points = [chr(point) for point in range(0x110000) if same_unicode or _as_pinned(chr(point))]
+    batch = scanner_of(list(CLASSES)).scan_batch(points, threads=1)
+    counts = np.diff(batch.offsets)
+    places = np.repeat(np.arange(len(points)), counts)
+    whole = "".join(points)
+    for rule, source in enumerate(CLASSES):
+        wanted = [match.start() for match in re.compile(source, re.IGNORECASE).finditer(whole)]
+        assert places[batch.rules == rule].tolist() == wanted, source
+
+
+def _as_pinned(point: str) -> bool:
+    return unicodedata.ucd_3_2_0.category(point) == unicodedata.category(point) != "Cn"
