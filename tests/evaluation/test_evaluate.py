@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -50,6 +50,7 @@ def same(scores: torch.Tensor) -> torch.Tensor:
     return scores
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(1, N - 1)), st.booleans())
 def test_the_loss_and_all_counts_do_not_depend_on_the_batches(cuts: set[int], weighted: bool) -> None:  # noqa: FBT001 -- drawn
     """Property 37."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -90,6 +90,7 @@ def value(objective: Objective | Term, step: int = 0, steps: int | None = 10, **
 numbers = st.floats(-100, 100).filter(lambda number: abs(number) > 1e-3)
 
 
+@settings(deadline=None)
 @given(a=numbers, b=numbers, c=numbers, x=numbers, y=numbers)
 def test_sums_products_and_quotients_are_those_of_numbers(a: float, b: float, c: float, x: float, y: float) -> None:
     found = value(a * Number(x) + (Number(y) * b) / c)
@@ -97,6 +98,7 @@ def test_sums_products_and_quotients_are_those_of_numbers(a: float, b: float, c:
     assert math.isclose(value(c * (a * Number(x) + b * Number(y))), c * (a * x + b * y), rel_tol=1e-12, abs_tol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=5))
 def test_the_builtin_sum_adds_terms(raw: list[float]) -> None:
     assert math.isclose(value(sum(Number(x) for x in raw)), math.fsum(raw), rel_tol=1e-12, abs_tol=1e-9)  # type: ignore[arg-type]
@@ -155,6 +157,7 @@ def test_with_other_terms_at_zero_a_step_is_plain_training_bit_for_bit() -> None
         assert torch.equal(here, there)
 
 
+@settings(deadline=None)
 @given(every=st.integers(1, 6), steps=st.integers(1, 30), data=st.data())
 def test_a_term_is_active_where_the_step_says_so_and_its_mean_weight_can_be_kept(
     every: int, steps: int, data: st.DataObject

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -156,6 +156,7 @@ def test_binary_is_its_formula(gamma: float, smoothing: float) -> None:
     assert value(task, SCORES, targets) == pytest.approx(total / (N * C), rel=1e-9)
 
 
+@settings(deadline=None)
 @given(st.floats(-80, 80), st.booleans(), st.sampled_from([0.0, 2.0]))
 def test_binary_is_finite_and_its_gradient_does_not_vanish_where_it_is_wrong(
     score: float,
@@ -259,6 +260,7 @@ TASKS: list[tuple[Task, Callable[[], torch.Tensor]]] = [
 
 
 @pytest.mark.parametrize(("task", "targets"), TASKS, ids=lambda part: repr(part) if isinstance(part, Task) else "")
+@settings(deadline=None)
 @given(cuts=st.sets(st.integers(1, N - 1)), with_weight=st.booleans(), with_mask=st.booleans())
 def test_the_loss_does_not_depend_on_how_the_data_are_cut(
     task: Task,
