@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from flyball.errors import InputError
 from flyball.govern.chance import Chance
 from flyball.govern.feed import Feed
+from flyball.nested import is_container, rebuilt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +46,7 @@ class Out(NamedTuple):
         probe: The kept step that they are, if they were served again.
         chances: The random state before the forward of each.
         first: Where the first of them stood.
+        contents: The batches, if they are to be remembered.
     """
 
     batches: int = 0
@@ -52,6 +54,7 @@ class Out(NamedTuple):
     probe: Kept[Any] | None = None
     chances: tuple[Chance, ...] = ()
     first: Position | None = None
+    contents: tuple[Any, ...] = ()
 
 
 class Feeding:
@@ -65,17 +68,20 @@ class Feeding:
     Attributes:
         current: The feed that served last; None where there is none.
         everything: Whether the random states of Python and NumPy belong to a forward.
+        remembering: Whether the batches that are out are remembered themselves.
     """
 
     def __init__(self, policy: Policy, listener: Listener, teller: Teller) -> None:
         self.current: Served[Any] | None = None
         self.everything = False
+        self.remembering = False
         self._policy = policy
         self._listener = listener
         self._teller = teller
         self._feeds: dict[int, Served[Any]] = {}
         self._batches = 0
         self._chances: list[Chance] = []
+        self._contents: list[Any] = []
         self._first: Position | None = None
         self._probe: Kept[Any] | None = None
         self._uneven = 0
@@ -146,7 +152,8 @@ class Feeding:
 
     def abandon(self) -> None:
         """Forget what is out: no step will be made of it."""
-        self._batches, self._chances, self._first, self._probe = 0, [], None, None
+        self._batches, self._chances, self._contents = 0, [], []
+        self._first = self._probe = None
 
     def take(self) -> Out:
         """Return what the present step is made of, and begin the next."""
@@ -155,7 +162,8 @@ class Feeding:
             return Out()
         probe = self._probe
         wanted = feed.accumulate if probe is None else len(probe.batches)
-        out = Out(self._batches, self._batches == wanted, probe, tuple(self._chances), self._first)
+        whole = self._batches == wanted
+        out = Out(self._batches, whole, probe, tuple(self._chances), self._first, tuple(self._contents))
         if probe is not None and not out.whole:
             feed.withdraw()
         self.abandon()
@@ -193,13 +201,15 @@ class Feeding:
         if not anew:
             self._listener.coming()
 
-    def serving(self, feed: Served[Any]) -> None:
+    def serving(self, feed: Served[Any], batch: Any) -> None:
         """Before a batch is handed out."""
         probe = feed.probe
         if probe is not self._probe:
             self.abandon()  # a step that was begun is given up for an answer, which is wanted first
             self._probe = probe
         self._batches += 1
+        if self.remembering:
+            self._contents.append(rebuilt(batch, lambda part: part) if is_container(batch) else batch)
         if self._batches == 1:
             self._first = feed.out_position
             self._listener.serving(probing=probe is not None)
@@ -250,5 +260,5 @@ class Served(Feed[B]):
         batch = super()._next(target)
         at = self.position
         self.out_position = type(at)(at.epoch, at.batch - 1) if self.probe is None else self.probe.position
-        self.listener.serving(self)
+        self.listener.serving(self, batch)
         return batch

@@ -30,6 +30,7 @@ from flyball.govern import records
 from flyball.govern.admission import admit, checked_norm
 from flyball.govern.attribution import first_not_finite
 from flyball.govern.before import BeforeForward
+from flyball.govern.bundle import Bundle, Bundles, Offence
 from flyball.govern.chance import Chance
 from flyball.govern.diagnosis import Finding, Reference
 from flyball.govern.feeding import Feeding, Out
@@ -38,7 +39,7 @@ from flyball.govern.keeper import Keeper, Place
 from flyball.govern.policy import Policy
 from flyball.govern.recovery import Attempt, Ladder, reseed
 from flyball.govern.report import RollbackReport, reported
-from flyball.govern.snapshot import SnapshotInfo, TrainingState
+from flyball.govern.snapshot import SnapshotInfo, SnapshotRing, TrainingState
 from flyball.govern.telling import Teller
 from flyball.govern.update import Update
 from flyball.govern.verdict import Action, Level, Verdict
@@ -68,6 +69,8 @@ class Governor:
         max_norm: Clip the gradients to this norm; not at all if None.
         journal: Where what happens is written.
         spill: A folder where trusted snapshots are also written, to survive the process, in a folder of this run's.
+        bundles: A folder where a step that went wrong is written with its batch, the state before it and the random
+            state, for `open_bundle`; nothing is written if None.
         extra: Anything else with `state_dict` and `load_state_dict` that belongs to the state of the run, by name.
 
     Raises:
@@ -86,6 +89,7 @@ class Governor:
         max_norm: float | None = None,
         journal: records.Sink | None = None,
         spill: str | Path | None = None,
+        bundles: str | Path | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
         self.policy = Policy() if policy is None else policy
@@ -114,12 +118,17 @@ class Governor:
         self._keeper = Keeper(self._state, self.policy, self._teller, spill=None if spill is None else Path(spill))
         self._ladder = Ladder(self.policy)
         self._feeding = Feeding(self.policy, self, self._teller)
+        self._feeding.remembering = bundles is not None
+        self._bundles = (
+            None if bundles is None else Bundles(Path(bundles), self._state, self.policy.bundles, self._teller)
+        )
         self._forward = BeforeForward(modules)
         self._forward.remember(chance=False, everything=False)
         self._born = self._touched()
         self._watched = _WATCHED
         self._inquiry = Inquiry(self.policy, self.vitals, self._touched)
         self._rolled = False
+        self._refusals = 0  # in a row
         self._steps = 0
         self._shifts: list[Callable[[], None]] = []
         self._at: Position | None = None
@@ -220,6 +229,22 @@ class Governor:
         """
         return self._go_back(reason, None)
 
+    def replay(self, bundle: Bundle) -> None:
+        """Put the run into the state before the step of a bundle, random state included; its batch is yours to serve.
+
+        The run must be built as the one that wrote it. Afterwards snapshots and kept batches are those of before.
+
+        Raises:
+            SnapshotError: The bundle is damaged, or is of a run of another shape; nothing was changed.
+        """
+        ring = SnapshotRing(self._state, slots=1)
+        ring.restore(ring.load(bundle.state).id)
+        self._feeding.put_back(self._feeding.shelves, cleared=False)
+        self._inquiry.rolled_back()
+        if bundle.chances:
+            bundle.chances[0].put_back()
+        self._remember()
+
     def expect_shift(self, n: int, reason: str = "", *, stream: str = "train") -> None:
         """Announce that the next n steps belong to a new level, which they define: a curriculum, a new loss term.
 
@@ -293,6 +318,7 @@ class Governor:
         reference = self.vitals.loss_reference()
         self._update.apply(norm, self._ladder.rate(self._steps))
         self._counters["updates"] += 1
+        self._refusals = 0
         self._inquiry.applied()
         if verdict.rho >= _DOUBTFUL:
             self._keeper.doubt()
@@ -317,7 +343,7 @@ class Governor:
         self._end()
         return verdict
 
-    def _refused(self, verdict: Verdict, loss: object, out: Out, *, damaged: bool) -> Verdict:
+    def _refused(self, verdict: Verdict, loss: torch.Tensor | float, out: Out, *, damaged: bool) -> Verdict:
         if "nonfinite" in verdict.reasons:
             name = first_not_finite(loss, self._model, self._update.parameters)
             at = "" if out.first is None else f" ({out.first})"
@@ -326,6 +352,9 @@ class Governor:
         self._leave_out()
         if "nonfinite" in verdict.reasons and not self._update.finite():
             verdict, damaged = also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC), True
+        self._refusals += 1
+        if self._refusals == 1:  # one of a row is enough
+            self._save_bundle(verdict, _as_float(loss), out, out.chances or (self._forward.chance,))
         if verdict.level is Level.PANIC and damaged:
             return self._roll_back(verdict, ", ".join(verdict.reasons))
         return self._act(self._inquiry.refused(verdict, self.updates, ask=out.whole))
@@ -342,7 +371,16 @@ class Governor:
         outcome = self._inquiry.answered(value, out.probe)
         if outcome.candidate is Finding.DAMAGED:
             self._keeper.distrust(self._steps, outcome.verdict.note)
+        if outcome.verdict.action is Action.ROLLBACK:
+            self._save_bundle(outcome.verdict, value, out, out.probe.info[1])  # type: ignore[index] # as it was kept
         return self._act(outcome)
+
+    def _save_bundle(self, verdict: Verdict, loss: float, out: Out, chances: Sequence[Chance | None]) -> None:
+        if self._bundles is not None:
+            remarks = () if out.contents else ("there is no batch: no feed served it",)
+            known = tuple(one for one in chances if one is not None)
+            at = None if out.first is None else str(out.first)
+            self._bundles.save(Offence(verdict, loss, at, out.contents, known, remarks))
 
     def _act(self, outcome: Outcome) -> Verdict:
         """Do what an outcome says."""
@@ -380,7 +418,7 @@ class Governor:
         for announce in self._shifts[back.place.era :]:
             announce()  # what was announced after the snapshot still holds
         self._inquiry.rolled_back()
-        self._rolled = True
+        self._rolled, self._refusals = True, 0
         self._remember()
         report = reported(
             back,

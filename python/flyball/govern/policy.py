@@ -36,6 +36,7 @@ class Policy(Config):
         probation: How many healthy updates a snapshot waits before it counts as known good.
         snapshots: How many known-good snapshots are kept; older ones lie further apart.
         memory_cap: The most bytes that all snapshots together may take.
+        bundles: How many replay bundles are kept, where a governor writes them at all; the oldest go.
         diagnosis: Whether, in doubt, kept batches are served again to tell bad data from a damaged state.
         recovery: What a rollback makes different. ``skip``: the data go on where they stood, so that what led to it is
             never served again. ``lr_backoff``: they come again from the snapshot on, at a lowered rate. ``reseed``:
@@ -65,6 +66,7 @@ class Policy(Config):
     probation: Count = 4
     snapshots: Annotated[int, Range(low=1, high=64)] = 3
     memory_cap: Annotated[int, Range(low=1)] | None = None
+    bundles: Count = 8
     diagnosis: bool = True
     recovery: Literal["skip", "lr_backoff", "reseed", "replay"] = "skip"
     max_rollbacks: Count = 3

@@ -15,9 +15,9 @@ import json
 import os
 import re
 import shutil
-import time
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -37,7 +37,7 @@ TENSORS, PLAIN = "tensors.safetensors", "snapshot.json"
 FORMAT = 1
 
 _FOLDER = re.compile(r"snapshot-(\d{8,18})")
-_RUN = re.compile(r"run-\d{8}T\d{6}-[0-9a-f]{8}")
+_RUN = re.compile(r"run-\d{8}T\d{12}-[0-9a-f]{8}")
 # Read as what it is where safetensors has the type; as bytes otherwise.
 _TYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -63,7 +63,7 @@ class Saved:
 
 def folder_of_this_run(place: Path) -> Path:
     """Return a folder that no other run writes to; it is made when the first snapshot is written."""
-    return place / f"run-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:8]}"
+    return place / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{uuid4().hex[:8]}"
 
 
 def write(folder: Path, saved: Saved, name: str | None = None) -> Path:
@@ -138,7 +138,7 @@ def read(path: Path) -> tuple[Saved, Callable[[torch.Tensor], None]]:
         )
         layout = Layout(views, pieces, body["size"], sum(piece.size for piece in pieces), tuple(body["apart"]))
         _check_layout(layout)
-        trees = _decode(body["trees"])
+        trees = decode(body["trees"])
         checksums = [int(one, 16) for one in body["checksums"]]
         if len(checksums) != len(pieces) or not all(isinstance(number, int) for number in (body["id"], body["step"])):
             raise ValueError("its parts do not fit each other")
@@ -227,7 +227,7 @@ def _plain(saved: Saved) -> bytes:
             for one in layout.views
         ],
         "checksums": [f"{one:016x}" for one in saved.checksums],
-        "trees": _encode(saved.trees, "state"),
+        "trees": encode(saved.trees, "state"),
     }
     text = json.dumps(body, allow_nan=False)
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -273,16 +273,25 @@ _SIMPLE: dict[type, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-def _encode(value: Tree, name: str) -> Tree:  # noqa: C901, PLR0911 -- one branch for each kind of data
+def encode(value: Tree, name: str) -> Tree:  # noqa: C901, PLR0911 -- one branch for each kind of data
+    """Return plain data as JSON holds them, with a tag where it has no word.
+
+    Args:
+        value: A frozen tree.
+        name: What it is called in messages.
+
+    Raises:
+        SnapshotError: Something in it has no form in a file without code; it is named.
+    """
     kind = type(value)
     if value is None or kind in {bool, int, str}:
         return value
     if kind is float:
         return value if np.isfinite(value) else {"float": repr(value)}
     if kind is list:
-        return [_encode(one, f"{name}[{index}]") for index, one in enumerate(value)]
+        return [encode(one, f"{name}[{index}]") for index, one in enumerate(value)]
     if kind in {dict, OrderedDict, Counter, defaultdict}:
-        items = [[_encode(key, name), _encode(one, f"{name}.{key}")] for key, one in value.items()]
+        items = [[encode(key, name), encode(one, f"{name}.{key}")] for key, one in value.items()]
         factory = getattr(value, "default_factory", None)
         if factory not in {None, dict, list, int, float, set}:
             raise _no_form(name, factory)
@@ -290,9 +299,9 @@ def _encode(value: Tree, name: str) -> Tree:  # noqa: C901, PLR0911 -- one branc
         return {tags[kind]: items, **({"factory": factory.__name__} if factory is not None else {})}
     if kind in _SIMPLE:
         tag, listed = _SIMPLE[kind]
-        return {tag: [_encode(one, f"{name}[{index}]") for index, one in enumerate(listed(value))]}
+        return {tag: [encode(one, f"{name}[{index}]") for index, one in enumerate(listed(value))]}
     if kind is deque:
-        return {"deque": [_encode(one, name) for one in value], "most": value.maxlen}
+        return {"deque": [encode(one, name) for one in value], "most": value.maxlen}
     if kind is Leaf:
         return {"tensor": value.index}
     if kind is complex:
@@ -314,13 +323,13 @@ def _encode(value: Tree, name: str) -> Tree:  # noqa: C901, PLR0911 -- one branc
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "float": float,
-    "dict": lambda content: {_decode(key): _decode(one) for key, one in content},
-    "ordered": lambda content: OrderedDict((_decode(key), _decode(one)) for key, one in content),
-    "counter": lambda content: Counter({_decode(key): _decode(one) for key, one in content}),
-    "tuple": lambda content: tuple(map(_decode, content)),
-    "set": lambda content: set(map(_decode, content)),
-    "frozenset": lambda content: frozenset(map(_decode, content)),
-    "size": lambda content: torch.Size(map(_decode, content)),
+    "dict": lambda content: {decode(key): decode(one) for key, one in content},
+    "ordered": lambda content: OrderedDict((decode(key), decode(one)) for key, one in content),
+    "counter": lambda content: Counter({decode(key): decode(one) for key, one in content}),
+    "tuple": lambda content: tuple(map(decode, content)),
+    "set": lambda content: set(map(decode, content)),
+    "frozenset": lambda content: frozenset(map(decode, content)),
+    "size": lambda content: torch.Size(map(decode, content)),
     "tensor": Leaf,
     "complex": lambda content: complex(float(content[0]), float(content[1])),
     "bytes": base64.b64decode,
@@ -331,9 +340,10 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 _FACTORIES: dict[str | None, Any] = {None: None, "dict": dict, "list": list, "int": int, "float": float, "set": set}
 
 
-def _decode(value: Tree) -> Tree:
+def decode(value: Tree) -> Tree:
+    """Return what `encode` was given; what comes from a file may raise any of the errors of a wrong type or value."""
     if isinstance(value, list):
-        return [_decode(one) for one in value]
+        return [decode(one) for one in value]
     if not isinstance(value, dict):
         return value
     if "array" in value:
@@ -343,10 +353,10 @@ def _decode(value: Tree) -> Tree:
         array = np.frombuffer(base64.b64decode(value["array"]), dtype).reshape(value["shape"])
         return array[()] if value["scalar"] else array.copy()
     if "default" in value:
-        items = ((_decode(key), _decode(one)) for key, one in value["default"])
+        items = ((decode(key), decode(one)) for key, one in value["default"])
         return defaultdict(_FACTORIES[value.get("factory")], items)
     if "deque" in value:
-        return deque(map(_decode, value["deque"]), maxlen=value["most"])
+        return deque(map(decode, value["deque"]), maxlen=value["most"])
     (tag, content), *_ = value.items()
     return _DECODERS[tag](content)
 
