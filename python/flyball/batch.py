@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +57,18 @@ class Batch(NamedTuple):
             if getattr(leaf, "shape", ()):
                 return int(leaf.shape[0])
         raise InputError(f"`batch` holds no tensor with a first dimension, so its samples cannot be counted: {_REMEDY}")
+
+    def split(self, parts: int) -> list[Batch]:
+        """Return the batch in at most so many parts, whose samples differ by one at most; nothing is copied.
+
+        What is not as long as there are samples goes into each part whole.
+        """
+        samples = self.samples
+        parts = min(parts, samples)
+        if parts < 2:
+            return [self]
+        edges = [samples * part // parts for part in range(parts + 1)]
+        return [Batch(*_cut(tuple(self), slice(low, high), samples)) for low, high in pairwise(edges)]
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with every tensor on the device; what is there already is not copied."""
@@ -150,3 +163,11 @@ def _moved(value: Any, device: torch.device, seen: dict[int, torch.Tensor]) -> A
     if callable(getattr(value, "to", None)):
         return value.to(device)  # a packed sequence, a graph, a batch of a tokenizer: they know themselves better
     return rebuilt(value, lambda part: _moved(part, device, seen)) if is_container(value) else value
+
+
+def _cut(value: Any, part: slice, samples: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value[part] if value.dim() and len(value) == samples else value
+    if type(value) is list and len(value) == samples and not any(map(is_container, value)):
+        return value[part]  # names, paths, or tensors of different sizes, one for each sample
+    return rebuilt(value, lambda inner: _cut(inner, part, samples)) if is_container(value) else value

