@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flyball.govern.governor import Governor as Governor
     from flyball.scan import Pack as Pack
     from flyball.scan import Scanner as Scanner
+    from flyball.train import Trainer as Trainer
 
 __all__ = [
     "ConfigError",
@@ -39,6 +40,7 @@ __all__ = [
     "Pack",
     "Policy",
     "Scanner",
+    "Trainer",
     "Verdict",
     "Vitals",
     "__version__",
@@ -62,6 +64,7 @@ _HOMES = {
     "Pack": "flyball.scan",
     "Policy": "flyball.govern",
     "Scanner": "flyball.scan",
+    "Trainer": "flyball.train",
     "Verdict": "flyball.govern",
     "Vitals": "flyball.govern",
     "__version__": "flyball._native",

@@ -267,6 +267,7 @@ class Feed(Generic[B]):
         if running is not None:
             running.over = True
         self._leave()
+        self._source.close()
 
     def _next(self, target: int) -> B:
         if self._waiting:

@@ -136,6 +136,9 @@ class Source(ABC, Generic[B]):
     def load(self, state: Any) -> None:
         """Give the loader the state that it kept between two epochs."""
 
+    def close(self) -> None:
+        """Let go of what outlives an epoch."""
+
 
 class SequenceSource(Source[B]):
     """Batches that lie in a list."""
@@ -239,6 +242,13 @@ class MapSource(Source[B]):
         if not self.rewinds or (reading is None and not self._workers.persistent):
             return None
         return self._workers.state()
+
+    def close(self) -> None:
+        """Let the workers go that outlive an epoch."""
+        iterator = vars(self._loader)["_iterator"]
+        if iterator is not None:
+            vars(self._loader)["_iterator"] = None
+            iterator._shutdown_workers()  # noqa: SLF001 -- else they go with the last reference, whenever that is
 
     def load(self, state: Any) -> None:
         """Start the workers that outlive an epoch, with the streams that they had; they are given nothing to do yet."""

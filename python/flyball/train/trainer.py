@@ -1,0 +1,398 @@
+"""The trainer: a loop one can read, over the verbs of the governor, that resumes exactly from any instant.
+
+    trainer = Trainer(model, objective, optimizer, policy=Policy(), run="runs/digits", checkpoint_every=500)
+    history = trainer.fit(train, validate, epochs=20, resume="auto")
+
+The loop is `Trainer.fit`, top to bottom. What happens in a step is the governor's matter; without a policy the verbs do
+what a plain loop does, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from flyball.device import choose_dtype
+from flyball.errors import ConfigError, InputError
+from flyball.evaluation import evaluate
+from flyball.events import EpochFinished, Event, StepSample
+from flyball.govern.governor import Governor
+from flyball.govern.snapshot import TrainingState
+from flyball.govern.snapshot.components import Stateful
+from flyball.govern.verdict import Action
+from flyball.objective import as_objective
+from flyball.train import resume as resuming
+from flyball.train.callbacks import Callback, Step
+from flyball.train.history import EarlyStopping, Epoch, History, Tally
+from flyball.train.learn import Learned, Learner, OnOutOfMemory, Where, groups
+from flyball.train.run import Run
+from flyball.train.settings import described
+from flyball.train.signals import Stopped, Wish
+from flyball.train.ungoverned import Ungoverned
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from flyball.config import Config
+    from flyball.evaluation import Evaluation
+    from flyball.govern import Policy, Verdict
+    from flyball.govern.feed import Feed
+
+_LOG = logging.getLogger("flyball.train")
+
+
+class Trainer:
+    """Train a model: the loop, its checkpoints, and the way back into it.
+
+    Args:
+        model: What is trained, on its device.
+        objective: What it is trained for: a sum of terms, such as `Task()`.
+        optimizer: Its optimizer, or several.
+        scheduler: A learning-rate scheduler, stepped after every update; or several.
+        policy: How the run is governed; None trains as a plain loop does.
+        precision: What the forward computes in: "fp32", "bf16", "fp16" (with a gradient scaler), or "auto", which is
+            bf16 where the hardware computes in it and fp32 elsewhere.
+        accumulate: How many batches make one step. They are weighted by what they count, so the gradient is that of
+            one large batch; the last group of an epoch may have fewer.
+        average: Averaged weights with `update_parameters`; updated after every update.
+        compile: Whether the model is compiled, or the mode to compile it in.
+        run: The folder that the run leaves its configuration, journal and checkpoints in; None leaves nothing.
+        checkpoint_every: Steps between two checkpoints; None writes one after every epoch.
+        max_norm: Clip the gradients to this norm; not at all if None.
+        stopping: Which epoch is the best, and when there was no better one for too long.
+        on_oom: What is done with a batch for which the memory is too small: "raise", "skip" it loudly, or "split" it.
+        keep: How many of the newest checkpoints stay; the best one stays besides.
+        log_every: Every so many steps the terms of the objective are written into the journal, each by itself; the loss
+            is every step.
+        callbacks: What looks on; see `flyball.train.callbacks`.
+        extra: Anything else with `state_dict` and `load_state_dict` that belongs to the run, by name.
+        config: Your own settings: written into the run folder, and compared when the run is resumed.
+
+    Attributes:
+        history: What was done so far.
+        governor: The governor, None without a policy.
+
+    Raises:
+        InputError: Something cannot be trained with, such as two optimizers that own one parameter.
+        ConfigError: Two arguments contradict each other.
+        DeviceError: The precision is none, or not one of the device.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        objective: Any,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        *,
+        scheduler: Any = None,
+        policy: Policy | None = None,
+        precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+        accumulate: int = 1,
+        average: Any = None,
+        compile: bool | str = False,  # noqa: A002 -- what it is called everywhere
+        run: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        max_norm: float | None = None,
+        stopping: EarlyStopping | None = None,
+        on_oom: OnOutOfMemory = "raise",
+        keep: int = 3,
+        log_every: int = 10,
+        callbacks: Sequence[Callback] = (),
+        extra: Mapping[str, object] | None = None,
+        config: Config | Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, value in (("accumulate", accumulate), ("checkpoint_every", checkpoint_every), ("keep", keep)):
+            if value is not None and value < 1:
+                raise InputError(f"`{name}` is {value}: give 1 or more")
+        if on_oom not in {"raise", "skip", "split"}:
+            raise InputError(f"`on_oom` is {on_oom!r}: use 'raise', 'skip' or 'split'")
+        if run is None and (checkpoint_every is not None or (stopping is not None and stopping.restore)):
+            what = "`checkpoint_every`" if checkpoint_every is not None else "`stopping` with `restore`"
+            raise ConfigError(f"{what} writes checkpoints, and `run` is None: name the folder of the run in `run=`")
+        self.device = _device_of(model)
+        self.model, self.average = model, average
+        self.objective = as_objective(objective).to(self.device)
+        self.history = History()
+        self.step, self.epoch = 0, 0
+        dtype = choose_dtype(precision, self.device)
+        self._optimizers: list[torch.optim.Optimizer] = (
+            [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+        )
+        self._schedulers = list(scheduler) if isinstance(scheduler, list | tuple) else [s for s in [scheduler] if s]
+        self._scaler = torch.amp.GradScaler(self.device.type) if dtype is torch.float16 else None
+        # Most objectives have no state, and then nothing of them needs to be kept.
+        self._extra = {**({"objective": self.objective} if self.objective.state_dict() else {}), **(extra or {})}
+        self._stopping, self._callbacks = stopping, tuple(callbacks)
+        self._accumulate, self._every, self._keep, self._log_every = accumulate, checkpoint_every, keep, log_every
+        self._folder = None if run is None else Path(run)
+        self._run: Run | None = None
+        self._best: str | None = None
+        parts: dict[str, Any] = {
+            "scheduler": self._schedulers, "scaler": self._scaler, "average": average, "max_norm": max_norm,
+        }  # fmt: skip
+        modules = [one for one in self._extra.values() if isinstance(one, torch.nn.Module)]
+        self.governor = None
+        if policy is not None:
+            self.governor = Governor(model, self._optimizers, policy=policy, journal=self, extra=self._extra, **parts)
+        self._verbs = self.governor or Ungoverned(model, self._optimizers, modules=modules, **parts)
+        self._learn = Learner(
+            model, self.objective, device=self.device, dtype=dtype, scaler=self._scaler, size=accumulate, on_oom=on_oom,
+            modules=[model, *modules],
+        )  # fmt: skip
+        self._config = described(
+            self.objective, self._optimizers, self._schedulers, policy=policy, precision=str(dtype)[len("torch.") :],
+            accumulate=accumulate, average=average, max_norm=max_norm, stopping=stopping, config=config,
+        )  # fmt: skip
+        if compile:
+            model.compile(mode=None if compile is True else compile)
+        _tell_of_the_unowned(modules=[model, *modules], optimizers=self._optimizers)
+
+    def fit(
+        self,
+        train: Iterable[Any],
+        validate: Iterable[Any] | None = None,
+        *,
+        epochs: int,
+        resume: str | os.PathLike[str] | None = None,
+        accept: Collection[str] = (),
+    ) -> History:
+        """Train until so many epochs are done, those before a resume included.
+
+        Args:
+            train: The loader of the batches to train on.
+            validate: The loader to measure on after every epoch.
+            epochs: How many epochs the run has in all.
+            resume: "auto" goes on from the newest checkpoint of the run folder, and starts afresh only where there is
+                none at all; a path goes on from that checkpoint, or from the newest of that run folder.
+            accept: Settings that may differ from those the checkpoint was written with, by name.
+
+        Raises:
+            RunExistsError: The folder holds a run already, and it is not resumed.
+            CheckpointError: What is to be resumed cannot be, or the last checkpoint could not be written.
+            InputError: A loader has no batch, or a batch cannot be read.
+            GovernorExhausted: The budget of the policy is spent and the run still fails.
+            Stopped: SIGTERM or SIGINT came; the step was finished and the state saved.
+        """
+        if epochs < 1:
+            raise InputError(f"`epochs` is {epochs}: give 1 or more")
+        self.history, self.step, self.epoch = History(), 0, 0
+        tally, stopping = Tally(), self._stopping
+        feed: Feed[Any] = self._verbs.feed(train, accumulate=self._accumulate)
+        steps = None if (batches := _length(train)) is None else epochs * -(-batches // self._accumulate)
+        with closing(feed), self._open(feed, tally, batches) as run, Wish(active=run.folder is not None) as wish:
+            self._begin(run, resume, accept)
+            while self.epoch < epochs and not (stopping and stopping.over):
+                started = time.monotonic()
+                for callback in self._callbacks:
+                    callback.epoch_begins(self, self.epoch + 1)
+                for group in () if self._drained(feed) else groups(feed, self._accumulate):
+                    asked = self._verbs.probing  # a batch from before, served again: its loss answers a question
+                    learned = self._learn(group, Where(self.step, steps, self.epoch))  # forward and backward
+                    if learned is None:
+                        self.history.skipped += 1  # for want of memory
+                        continue
+                    rate = self._optimizers[0].param_groups[0]["lr"]
+                    verdict = self._verbs.step(learned.loss)  # measure, decide, then apply, leave out or roll back
+                    if asked:
+                        continue
+                    self.step += 1
+                    self._count(run, tally, learned, verdict, rate)
+                    self._save_if_due(run, verdict)
+                    if wish.signal:
+                        self._stop(run, wish.signal)
+                measured = None if validate is None else self.validate(validate)
+                self._end_epoch(run, tally, measured, time.monotonic() - started)
+                if wish.signal:
+                    self._stop(run, wish.signal)
+            self._end(run, "early stopping" if stopping and stopping.over else "completed")
+        return self.history
+
+    def validate(self, loader: Iterable[Any]) -> Evaluation:
+        """Measure the model on every batch of a loader, by the objective; nothing of the training is changed.
+
+        Raises:
+            InputError: The loader has no batch, or nothing in its batches counts.
+        """
+        with self._learn.precision:
+            return evaluate(
+                self.model, loader, objective=self.objective, device=self.device, name="validation", step=self.step,
+                epoch=self.epoch,
+            )  # fmt: skip
+
+    def _open(self, feed: Feed[Any], tally: Tally, batches: int | None) -> Run:
+        """Bring together all that belongs to the run, so that a checkpoint holds it."""
+        parts = {
+            "governor" if self.governor else "steps": self._verbs,
+            "history": self.history,
+            "tally": tally,
+            **({"stopping": self._stopping} if self._stopping else {}),
+            **{f"callback.{n}": one for n, one in enumerate(self._callbacks) if isinstance(one, Stateful)},
+            "feed": feed,
+        }
+        state = TrainingState(
+            self.model,
+            self._optimizers,
+            scheduler=self._schedulers,
+            scaler=self._scaler,
+            average=self.average,
+            extra={**self._extra, **parts},
+        )
+        config = {**self._config, "batches": batches}
+        self._run = run = Run(self._folder, state, config=config, device=self.device, keep=self._keep)
+        state.register_functions("progress", self._progress, self._go_on)
+        state.register_functions(resuming.ABOUT, lambda: run.about, lambda _: None)
+        self._due, self._saved_at = False, (-1, -1)
+        return run
+
+    def _drained(self, feed: Feed[Any]) -> bool:
+        """Whether all batches of the epoch are out, as where it is resumed between its last step and its validation."""
+        made = self.step - (self.history[-1].step if self.history else 0)
+        return feed.position.batch == 0 and made > 0
+
+    def _progress(self) -> dict[str, Any]:
+        best = None if self._run is None or self._run.checkpoints is None else self._run.checkpoints.best
+        return {"step": self.step, "epoch": self.epoch, "best": best}
+
+    def _go_on(self, progress: Mapping[str, Any]) -> None:
+        self.step, self.epoch, self._best = progress["step"], progress["epoch"], progress["best"]
+
+    def _begin(self, run: Run, resume: str | os.PathLike[str] | None, accept: Collection[str]) -> None:
+        self.model.train()
+        self.objective.train()
+        self._best = None
+        checkpoint = run.begin(resume, accept)
+        if run.checkpoints is not None:
+            run.checkpoints.best = self._best
+        self.history.reason = "running"
+        run.started(checkpoint, self.epoch, accept)
+        for callback in self._callbacks:
+            callback.fit_begins(self)
+
+    def _count(self, run: Run, tally: Tally, learned: Learned, verdict: Verdict, rate: Any) -> None:
+        """Take note of a step that was made."""
+        loss: Any = learned.loss
+        if self.device.type == "cpu":
+            loss = loss.item()  # a GPU is not waited for; the tally and the journal read it when they come to it
+            if not math.isfinite(loss):
+                learned.outcome.verify()
+        if verdict.action is Action.APPLY:
+            tally.add(loss, learned.weight)
+        else:
+            tally.left_out += 1
+        self.history.steps = self.step
+        if run.told:
+            run.tell(StepSample(step=self.step, epoch=self.epoch + 1, loss=loss, learning_rate=rate))
+            if self._log_every and self.step % self._log_every == 0 and len(learned.outcome.parts) > 1:
+                run.tell(learned.outcome.record(self.step))
+        if self._callbacks:
+            step = Step(self.step, self.epoch + 1, learned.loss, learned.weight, verdict, float(rate))
+            for callback in self._callbacks:
+                callback.step_ends(self, step)
+
+    def _save_if_due(self, run: Run, verdict: Verdict) -> None:
+        """Write a checkpoint after so many steps; of a doubtful state not now, but as soon as it is settled."""
+        self._due = self._due or (self._every is not None and self.step % self._every == 0)
+        if self._due and verdict.action is Action.APPLY and "asking" not in verdict.reasons:
+            self._save(run)
+
+    def _save(self, run: Run, *, best: bool = False) -> None:
+        self._due = False
+        if run.checkpoints is not None:
+            run.checkpoints.save(self.step, best=best)
+            self._saved_at = (self.step, self.epoch)
+
+    def _end_epoch(self, run: Run, tally: Tally, evaluation: Evaluation | None, seconds: float) -> None:
+        """Write down what the epoch was, and whether it is the best."""
+        self.epoch += 1
+        measured = {} if evaluation is None else {name: one.value for name, one in evaluation.numbers().items()}
+        record = Epoch(self.epoch, self.step, tally.mean, tally.weight, tally.left_out, seconds, measured)
+        tally.clear()
+        self.history.add(record)
+        best = False
+        if self._stopping is not None and measured:
+            best = self._stopping.see(_monitored(measured, self._stopping.monitor))
+            if best:
+                self.history.best = self.epoch
+        if evaluation is not None:
+            run.tell(evaluation.event())
+        run.tell(
+            EpochFinished(
+                epoch=self.epoch, step=self.step, train_loss=record.loss, seconds=seconds, validation=measured
+            )
+        )
+        for callback in self._callbacks:
+            callback.epoch_ends(self, record)
+        if best or self._every is None:
+            self._save(run, best=best)
+
+    def _stop(self, run: Run, signal: str) -> None:
+        """Save, and leave the process with a code that says so."""
+        self.history.reason = signal
+        self._save(run)
+        name = None
+        if run.checkpoints is not None:
+            run.checkpoints.wait()
+            name = run.checkpoints.written
+        self._finish(run, signal)
+        raise Stopped(signal, name)
+
+    def _end(self, run: Run, reason: str) -> None:
+        self.history.reason = reason
+        if self._saved_at != (self.step, self.epoch):
+            self._save(run)
+        if run.checkpoints is not None:
+            run.checkpoints.wait()
+            if self._stopping is not None and self._stopping.restore and run.checkpoints.best is not None:
+                run.put_back_weights(run.checkpoints.best, self.model)
+        self._finish(run, reason)
+
+    def _finish(self, run: Run, reason: str) -> None:
+        for callback in self._callbacks:
+            callback.fit_ends(self, self.history)
+        run.finished(reason)
+
+    def write(self, event: Event) -> None:
+        """Write an event into the journal of the run, where there is one."""
+        if self._run is not None:
+            self._run.tell(event)
+
+
+def _device_of(model: torch.nn.Module) -> torch.device:
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _length(loader: object) -> int | None:
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _monitored(measured: Mapping[str, float], name: str) -> float | None:
+    if name not in measured:
+        raise InputError(
+            f"`monitor` is {name!r}, which was not measured: use one of {', '.join(f'`{one}`' for one in measured)}"
+        )
+    return measured[name]
+
+
+def _tell_of_the_unowned(modules: Sequence[torch.nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    owned = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    names = [
+        name
+        for module in modules
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and id(parameter) not in owned
+    ]
+    if names:
+        shown = ", ".join(f"`{name}`" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        _LOG.warning("no optimizer owns %s: give it to one, or set its `requires_grad` to False", shown)
