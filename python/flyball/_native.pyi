@@ -14,6 +14,8 @@ __all__ = [
     "Pack",
     "Scanner",
     "__version__",
+    "resample_means",
+    "resample_selective",
     "snapshot_gather",
     "snapshot_inspect",
     "snapshot_scatter",
@@ -177,3 +179,22 @@ def snapshot_scatter(
     targets: Sequence[NDArray[np.uint8]],
     threads: int,
 ) -> list[int]: ...
+def resample_means(
+    values: NDArray[np.float64],
+    columns: int,
+    strata: Sequence[int],
+    seed: int,
+    first: int,
+    draws: int,
+    threads: int,
+) -> NDArray[np.float64]: ...
+def resample_selective(
+    wrong: NDArray[np.uint8],
+    ends: NDArray[np.uint32],
+    coverages: Sequence[float],
+    risks: Sequence[float],
+    seed: int,
+    first: int,
+    draws: int | None,
+    threads: int,
+) -> NDArray[np.float64]: ...

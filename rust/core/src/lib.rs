@@ -2,12 +2,14 @@
 //!
 //! [`meters`] turn a stream of batches into numbers that can be believed: one pass over the data,
 //! a state of integers and exact sums, and a merge that gives the same bits in any order.
+//! [`resample`] asks how sure a number is, by looking at resampled data a thousand times over.
 //! [`scan`] finds the rules of a pack in texts.
 //! [`snapshot`] copies the bytes of a training run, checks them and fingerprints them in one pass.
 //! [`vitals`] judges each step of a training run by its loss and gradient norm.
 
 mod error;
 pub mod meters;
+pub mod resample;
 pub mod scan;
 pub mod snapshot;
 pub mod vitals;

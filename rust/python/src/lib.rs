@@ -3,6 +3,7 @@
 mod arrays;
 mod error;
 mod meters;
+mod resample;
 mod scan;
 mod scan_pack;
 mod snapshot;
@@ -15,6 +16,8 @@ mod _native {
 
     #[pymodule_export]
     use crate::meters::Classification;
+    #[pymodule_export]
+    use crate::resample::{resample_means, resample_selective};
     #[pymodule_export]
     use crate::scan::Scanner;
     #[pymodule_export]
