@@ -170,14 +170,10 @@ mod tests {
         let n = expected.len();
         let upto = |k: usize| expected[..k].iter().sum::<f64>();
         let errors = upto(n);
-        let mut sorted = expected.clone();
-        let wrong = errors.round();
-        sorted.fill(0.0);
-        for k in 0..n {
-            if k as f64 >= n as f64 - wrong {
-                sorted[k] = 1.0;
-            }
-        }
+        let right = n as f64 - errors.round();
+        let sorted: Vec<f64> = (0..n)
+            .map(|k| f64::from(u8::from(k as f64 >= right)))
+            .collect();
         let area =
             |e: &dyn Fn(usize) -> f64| (1..=n).map(|k| e(k) / k as f64).sum::<f64>() / n as f64;
         let best = area(&|k| sorted[..k].iter().sum());
