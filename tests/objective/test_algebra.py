@@ -18,6 +18,7 @@ from flyball.batch import Batch
 from flyball.errors import ConfigError, InputError
 from flyball.events import Journal
 from flyball.events import read as read_journal
+from flyball.govern.governor import Governor
 from flyball.objective import (
     Cosine,
     Delay,
@@ -420,3 +421,29 @@ def test_a_context_is_read_and_not_changed_by_asking_twice() -> None:
     assert context.forwarded() is None
     assert context.outputs is context.outputs
     assert context.forwarded() is context.outputs
+
+
+def test_a_batch_that_a_governor_refuses_leaves_no_trace_in_dynamic_weights() -> None:
+    """Their memory is part of the run: given as `extra`, it goes back with the rest."""
+
+    def run(steps: list[int]) -> dict[str, torch.Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = Counted()
+        balance = DynamicWeightAverage()
+        objective = balance * Task() + balance * Penalty()
+        optimizer = torch.optim.SGD([*model.parameters(), *objective.parameters()], lr=0.01)
+        governor = Governor(model, optimizer, extra={"objective": objective})
+        for step in steps:
+            bad = math.nan if step < 0 else 1.0
+            data = Batch(torch.ones(6, 2) * bad, torch.arange(6) % 3)
+            outcome = objective.measure(model, data, step=abs(step), epoch=abs(step) // 4)
+            outcome.loss.backward()  # type: ignore[no-untyped-call]
+            governor.step(outcome.loss)
+        return objective.state_dict()
+
+    healthy = run(list(range(14)))
+    faulty = run([*range(8), -8, *range(8, 14)])  # the bad one is the first of an epoch
+    assert bool(healthy["weights.task.full"] >= 2)
+    for name, value in healthy.items():
+        assert torch.equal(value, faulty[name]), name
