@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flyball.errors import InputError
+from flyball.evaluation.comparison import Comparison, compared
 from flyball.events import Evaluated
 from flyball.events.strict_json import encode, plain
 from flyball.measure import Estimate
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flyball.measure import ClassificationResult
+    from flyball.measure.selective import RiskCoverage, SelectiveReport
 
 CLAMP = 20.0
 """A loss above this has a perplexity of infinity: nobody reads e^20 as anything else."""
@@ -41,6 +44,8 @@ class Evaluation:
         nonfinite_batches: Batches whose loss, or one of whose scores, is not finite.
         nonfinite_samples: Samples whose scores are not finite; they are in the loss, and in nothing else.
         skipped: Batches that could not be measured, by the reason.
+        selective: What declining to answer is worth, each number with its bootstrap interval, if that was asked for.
+        risk_coverage: The curve that these numbers come from.
         train: The same of some batches of the training data, if that was asked for.
     """
 
@@ -57,8 +62,11 @@ class Evaluation:
     nonfinite_batches: int = 0
     nonfinite_samples: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+    selective: SelectiveReport | None = None
+    risk_coverage: RiskCoverage | None = None
     train: Evaluation | None = None
     _correct: tuple[bytes, int] | None = None
+    _targets: bytes = b""
 
     @property
     def per_class_accuracy(self) -> tuple[Estimate | None, ...] | None:
@@ -77,6 +85,27 @@ class Evaluation:
             return None
         bits, count = self._correct
         return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).astype(bool)
+
+    def compare(self, other: Evaluation, *, margin: float | None = None) -> Comparison:
+        """Compare with another model on the same samples, sample by sample.
+
+        Args:
+            other: What `evaluate` said of the other model, on the same data in the same order.
+            margin: The largest difference of accuracies that would not matter to you; with it the comparison also says
+                whether the two are alike.
+
+        Raises:
+            InputError: They are not of the same samples, or not of classifiers.
+        """
+        first, second = self.correct, other.correct
+        if first is None or second is None:
+            raise InputError(f"`{self.name}` or `{other.name}` is not of a classifier: only answers can be compared")
+        if self._targets != other._targets:
+            raise InputError(
+                f"`{self.name}` and `{other.name}` are not of the same samples in the same order: evaluate both models "
+                "on one loader that does not shuffle"
+            )
+        return compared(first, second, confidence=self.confidence, margin=margin)
 
     def numbers(self) -> dict[str, Estimate]:
         """Return the numbers that are there, by name."""
@@ -101,6 +130,7 @@ class Evaluation:
             **{name: number.to_dict() for name, number in self.numbers().items()},
             "terms": dict(self.terms),
             "classification": None if self.classification is None else self.classification.to_dict(),
+            "selective": None if self.selective is None else self.selective.to_dict(),
             "nonfinite_batches": self.nonfinite_batches,
             "nonfinite_samples": self.nonfinite_samples,
             "skipped": dict(self.skipped),
@@ -129,6 +159,8 @@ class Evaluation:
         lines += [f"  {number} batches left out: {reason}" for reason, number in self.skipped.items()]
         if self.classification is not None:
             lines += ["", str(self.classification)]
+        if self.selective is not None:
+            lines += ["", str(self.selective)]
         if self.train is not None:
             lines += ["", str(self.train)]
         return "\n".join(lines)

@@ -12,6 +12,7 @@ import torch
 from flyball.batch import Batch, read
 from flyball.errors import InputError
 from flyball.evaluation.behind import Behind
+from flyball.evaluation.declining import confidence_score
 from flyball.evaluation.result import Evaluation, perplexity
 from flyball.evaluation.tally import Classes, Rows, weighted_mean
 from flyball.evaluation.undisturbed import undisturbed
@@ -56,7 +57,8 @@ def evaluate(
         objective: What the loss is, as for training; cross-entropy by default. Its first `Task` says what else is
             measured: a classifier's accuracy and more, a language model's perplexity.
         attacks: None are known yet.
-        selective: Not known yet.
+        selective: By which confidence a classifier may decline to answer: "probability", "margin", "certainty" (see
+            `flyball.measure.selective`), or a function of rows of logits. The result then has `selective`.
         explain: Not known yet.
         train: Training data, of which some batches are measured in the same way.
         train_batches: How many.
@@ -71,17 +73,18 @@ def evaluate(
     Raises:
         InputError: There is no batch, or nothing in the batches counts; or something asked for is not known.
     """
-    for asked, value in (("attacks", attacks), ("selective", selective), ("explain", explain)):
+    for asked, value in (("attacks", attacks), ("explain", explain)):
         if value is not None and value not in ((), []):
             raise InputError(f"`{asked}` is {value!r}, and this flyball knows none yet: leave it out")
     normal_quantile(confidence)
+    score = confidence_score(selective)
     formula = as_objective(Task() if objective is None else objective)
     device = _home(model) if device is None else device
     modules = [part for part in (model, formula) if isinstance(part, torch.nn.Module)]
     where = {"step": step, "steps": steps, "epoch": epoch, "training": False}
 
     def measured(data: Iterable[Any], called: str, most: int | None) -> Evaluation:
-        one = _Pass(formula, device, topk, called)
+        one = _Pass(formula, device, Classes(topk, score), called)
         with undisturbed(modules, data):
             for number, batch in enumerate(data):
                 if number == most:
@@ -97,13 +100,13 @@ def evaluate(
 class _Pass:
     """What one pass has seen so far."""
 
-    def __init__(self, objective: Objective, device: torch.device, topk: tuple[int, ...], name: str) -> None:
+    def __init__(self, objective: Objective, device: torch.device, classes: Classes, name: str) -> None:
         self._objective = objective
         self._device = device
         self._name = name
         self._task = next((term for term in objective.terms.values() if isinstance(term, Task)), None)
         self._rows = Rows(device)
-        self._classes = Classes(topk)
+        self._classes = classes
         self._behind = Behind(self._classes.take)
         self._outcomes: list[Outcome] = []
         self._samples = 0
@@ -163,6 +166,9 @@ class _Pass:
             if meter.samples:
                 extra["classification"] = meter.compute(confidence)
                 extra["accuracy"] = extra["classification"].accuracy
+            extra["_targets"] = classes.targets()
+            curve = extra["risk_coverage"] = classes.curve()
+            extra["selective"] = None if curve is None else curve.report(confidence=confidence)
         elif len(rows[0]) > 2 + len(names):
             hits, tokens = (int(sum(row[column] for row in counted)) for column in (-3, -2))
             extra["accuracy"] = wilson(hits, tokens, confidence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,12 @@ import torch
 from flyball.errors import InputError
 from flyball.measure import Classification, Estimate
 from flyball.measure.estimate import normal_quantile
+from flyball.measure.selective import RiskCoverage, risk_coverage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from flyball.evaluation.declining import Score
 
 _TOGETHER = 1024
 
@@ -51,14 +55,22 @@ class Rows:
 
 
 class Classes:
-    """What a classifier is measured by, from its scores on the host."""
+    """What a classifier is measured by, from its scores on the host.
 
-    def __init__(self, topk: tuple[int, ...]) -> None:
+    Args:
+        topk: The k of top-k accuracy.
+        score: What makes a confidence of each row, if the model may decline to answer.
+    """
+
+    def __init__(self, topk: tuple[int, ...], score: Score | None = None) -> None:
         self.nonfinite_batches = 0
         self.nonfinite_samples = 0
         self.meter: Classification | None = None
         self._topk = topk
+        self._score = score
         self._right: list[np.ndarray[tuple[int, ...], np.dtype[np.bool_]]] = []
+        self._confidence: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []
+        self._targets = hashlib.blake2b(digest_size=16)
 
     def take(self, scores: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor | None) -> None:
         """Add the rows of a batch, those that count."""
@@ -76,10 +88,15 @@ class Classes:
                 )
             # Of the usual (1, 5), the 5 is left out where there are fewer classes.
             self.meter = Classification(found.shape[1], self._topk)
+        counted = np.ones(len(kept), dtype=bool) if counts is None else counts.numpy()
+        self._targets.update(np.ascontiguousarray(wanted[counted], dtype=np.int64).tobytes())
+        if self._score is not None:
+            sure = np.full(len(kept), -np.inf)  # no answer is the first to be declined
+            sure[kept] = self._score(found[kept].astype(np.float64)) if kept.any() else ()
+            self._confidence.append(sure[counted])
         if not kept.all():
             right = np.zeros(len(kept), dtype=bool)  # no answer is no right answer
             right[kept] = found[kept].argmax(axis=1) == wanted[kept]
-            counted = np.ones(len(kept), dtype=bool) if counts is None else counts.numpy()
             self._right.append(right[counted])
             found, wanted = found[kept], wanted[kept]
         else:
@@ -90,6 +107,16 @@ class Classes:
         """Return which of the samples that count are right, as bits, and how many there are."""
         right = np.concatenate(self._right)
         return np.packbits(right).tobytes(), len(right)
+
+    def curve(self) -> RiskCoverage | None:
+        """Return the risk-coverage curve, if a confidence was asked for."""
+        if not self._confidence:
+            return None
+        return risk_coverage(np.concatenate(self._confidence), np.concatenate(self._right))
+
+    def targets(self) -> bytes:
+        """Return a digest of the targets that count, in their order: what says that two runs saw the same data."""
+        return self._targets.digest()
 
 
 def weighted_mean(values: Sequence[float], counts: Sequence[float], confidence: float) -> Estimate:

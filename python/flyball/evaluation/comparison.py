@@ -1,0 +1,82 @@
+"""Two models on the same samples: which is right more often, and whether that is more than chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flyball.measure.estimate import Estimate, wilson
+from flyball.measure.statistics import TestOutcome, equivalence, mcnemar, paired_t
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a paired comparison of two classifiers found.
+
+    Attributes:
+        samples: How many samples both answered.
+        first: The accuracy of the first one.
+        second: That of the second.
+        difference: The first less the second; the interval is of paired differences, so it is narrower than the two
+            accuracies suggest where the models fail on the same samples. Infinite for one sample.
+        gained: How many samples only the first got right.
+        lost: How many only the second.
+        mcnemar: Whether they are right equally often.
+        equivalence: Whether the difference lies within the margin that was given; None without one.
+    """
+
+    samples: int
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+    gained: int
+    lost: int
+    mcnemar: TestOutcome
+    equivalence: TestOutcome | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data that `json.dumps` takes."""
+        return {
+            "samples": self.samples,
+            "first": self.first.to_dict(),
+            "second": self.second.to_dict(),
+            "difference": self.difference.to_dict(),
+            "gained": self.gained,
+            "lost": self.lost,
+            "mcnemar": self.mcnemar.to_dict(),
+            "equivalence": None if self.equivalence is None else self.equivalence.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"accuracy {self.first} against {self.second}: difference {self.difference}",
+            f"only the first is right on {self.gained} of {self.samples}, only the second on {self.lost}",
+            str(self.mcnemar),
+        ]
+        if self.equivalence is not None:
+            lines.append(str(self.equivalence))
+        return "\n".join(lines)
+
+
+def compared(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], *, confidence: float, margin: float | None
+) -> Comparison:
+    """Compare which samples two models got right."""
+    samples = len(first)
+    right = first.astype(np.float64), second.astype(np.float64)
+    spread = paired_t(*right, confidence=confidence).difference if samples > 1 else None
+    return Comparison(
+        samples=samples,
+        first=wilson(int(first.sum()), samples, confidence),
+        second=wilson(int(second.sum()), samples, confidence),
+        difference=spread or Estimate(value=float(right[0][0] - right[1][0]), low=-np.inf, high=np.inf),
+        gained=int((first & ~second).sum()),
+        lost=int((~first & second).sum()),
+        mcnemar=mcnemar(first, second),
+        equivalence=None if margin is None else equivalence(*right, margin=margin, confidence=confidence),
+    )
