@@ -385,6 +385,8 @@ class Governor:
     def _act(self, outcome: Outcome) -> Verdict:
         """Do what an outcome says."""
         verdict = outcome.verdict
+        if outcome.forget:
+            self._feeding.clear()
         if verdict.action is Action.ROLLBACK:
             return self._roll_back(verdict, outcome.why)
         if outcome.aloud:

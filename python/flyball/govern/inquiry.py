@@ -50,12 +50,14 @@ class Outcome(NamedTuple):
         why: The reason of a rollback or a stop, for a person.
         aloud: Whether the verdict is written into the journal.
         candidate: What was found about the candidate, if the question was about one.
+        forget: Whether what was kept cannot be compared any more.
     """
 
     verdict: Verdict
     why: str = ""
     aloud: bool = True
     candidate: Finding | None = None
+    forget: bool = False
 
 
 @dataclass(slots=True)
@@ -188,6 +190,9 @@ class Inquiry:
                 return Outcome(told._replace(action=Action.SKIP), aloud=False, candidate=finding)
             told = also(verdict, "distrusted")._replace(level=Level.WATCH, action=Action.SKIP, note=note)
             return Outcome(told, candidate=finding)
+        if finding is Finding.DAMAGED and self._restored_at == self._touched():
+            # This state was trusted, and is bit for bit what it was: it is the loss that means something else now.
+            return self._data(also(verdict, "another-loss"))._replace(forget=True)
         if finding is Finding.DAMAGED:
             return _back(also(verdict, "state")._replace(note=note), f"damage (kept batches rose by {scores} scales)")
         if about is About.APPLIED:

@@ -47,6 +47,7 @@ _SAID = {
     "data": "the state was asked and is sound: the data are bad",
     "state": "the state was asked and is damaged",
     "sound": "the state was asked and is sound",
+    "another-loss": "a state just restored gives kept batches another loss than they had: the loss has changed",
     "distrusted": "the state was asked for the snapshot just taken, and looks damaged: the snapshot is dropped",
     "rolled-back": "the run was rolled back after these gradients were taken",
     "endless": "nothing but bad data for too long",
