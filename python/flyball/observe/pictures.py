@@ -164,13 +164,12 @@ def _style(theme: Theme) -> Any:
     if theme not in _INK:
         raise InputError(f"`theme` is {theme!r}: it is 'light' or 'dark'")
     ink, paper = _INK[theme], _PAPER[theme]
-    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    return rc_context(
-        {
-            **dict.fromkeys(names, ink),
-            **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper),
-        }
-    )
+    settings: Any = {
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor"), ink),
+        **dict.fromkeys(("xtick.color", "ytick.color"), ink),
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper),
+    }
+    return rc_context(settings)
 
 
 def _line(theme: Theme) -> str:
