@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -33,7 +34,6 @@ from flyball.nested import is_container, leaves, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from flyball.govern.snapshot import TrainingState
     from flyball.govern.telling import Teller
@@ -131,15 +131,16 @@ class Bundles:
         self._teller.tell(BundleSaved(step=step, path=str(path)))
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(folder: str | Path) -> Bundle:
     """Read a bundle; nothing in it is executed.
 
     Args:
-        path: Its folder.
+        folder: Its folder.
 
     Raises:
         SnapshotError: A file is missing or damaged; it is named.
     """
+    path = Path(folder)
     at = path / _PLAIN
     try:
         body = json.loads(at.read_bytes())
