@@ -11,6 +11,7 @@ __all__ = [
     "UNICODE_VERSION",
     "Classification",
     "Detector",
+    "Norm",
     "Pack",
     "Scanner",
     "__version__",
@@ -104,6 +105,12 @@ class Detector:
     def rolled_back(self) -> None: ...
     def state(self) -> dict[str, Any]: ...
     def restored(self, state: dict[str, Any], /) -> Detector: ...
+
+@final
+class Norm:
+    def __new__(cls, tensor: type) -> Norm: ...
+    def of(self, tensors: list[Any], threads: int) -> float | None: ...
+    def of_gradients(self, parameters: list[Any], threads: int) -> tuple[int, float] | None: ...
 
 @final
 class Pack:

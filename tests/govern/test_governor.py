@@ -332,7 +332,7 @@ def test_clipping_scales_the_gradients_once() -> None:
         plainly.optimizer.zero_grad()
     torch.manual_seed(5)
     list(governed(watched, watched.governor(max_norm=0.5), batches))
-    assert same(plainly.state(), watched.state())
+    torch.testing.assert_close(plainly.state(), watched.state())  # the norm is taken once, and rounded once less
 
 
 def test_what_happens_is_in_the_journal(tmp_path: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from flyball.govern.chance import Chance
+from flyball.govern.gradients import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,6 +58,9 @@ class BeforeForward:
         self.chance: Chance | None = None
         self._modules = modules
         self._buffers: list[Buffer] = []
+        self._live: list[torch.Tensor] = []
+        self._copies: list[torch.Tensor] = []
+        self._norm = Norm()
 
     @torch.no_grad()
     def remember(self, *, chance: bool, everything: bool) -> None:
@@ -66,21 +71,17 @@ class BeforeForward:
             everything: Whether that of Python and NumPy is part of it.
         """
         self.chance = Chance.now(everything=everything) if chance else None
-        live = [
-            (module, name, tensor)
-            for one in self._modules
-            for module in one.modules()
-            for name, tensor in module._buffers.items()  # noqa: SLF001 -- a buffer may be bound anew by its name
-            if tensor is not None
-        ]
-        known = len(live) == len(self._buffers) and all(
-            tensor is buffer.tensor for (_, _, tensor), buffer in zip(live, self._buffers, strict=True)
-        )
-        if known:
-            for buffer in self._buffers:
-                buffer.copy.copy_(buffer.tensor)
-        else:
-            self._buffers = [Buffer.of(*one) for one in live]
+        live: list[tuple[torch.nn.Module, str, torch.Tensor]] = []
+        seen: set[int] = set()
+        for module in self._modules:
+            _collect(module, live, seen)
+        if len(live) == len(self._live) and all(map(operator.is_, (tensor for _, _, tensor in live), self._live)):
+            if live:
+                torch._foreach_copy_(self._copies, self._live)
+            return
+        self._buffers = [Buffer.of(*one) for one in live]
+        self._live = [buffer.tensor for buffer in self._buffers]
+        self._copies = [buffer.copy for buffer in self._buffers]
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -104,12 +105,23 @@ class BeforeForward:
                 for buffer, value in zip(self._buffers, now, strict=True):
                     buffer.live().copy_(value)
 
+    def norm(self) -> torch.Tensor | float | None:
+        """Return a number that is finite if the buffers are; it may still lie on their device. None without any."""
+        return self._norm.of([buffer.live() for buffer in self._buffers if buffer.checked]) if self._buffers else None
+
     def broken(self) -> list[Buffer]:
         """Return the buffers that hold a value that is not finite now."""
-        checked = [buffer for buffer in self._buffers if buffer.checked]
-        if not checked:
-            return []
-        norms = torch.stack([torch.linalg.vector_norm(buffer.live(), dtype=torch.float64) for buffer in checked])
-        if bool(torch.isfinite(norms).all()):
-            return []
-        return [buffer for buffer in checked if not bool(torch.isfinite(buffer.live()).all())]
+        return [buffer for buffer in self._buffers if buffer.checked and not bool(torch.isfinite(buffer.live()).all())]
+
+
+def _collect(module: torch.nn.Module, found: list[tuple[torch.nn.Module, str, torch.Tensor]], seen: set[int]) -> None:
+    """Find the buffers of a module and of those inside it, as `modules()` would; this is done every step."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    for name, tensor in module._buffers.items():  # noqa: SLF001 -- a buffer may be bound anew by its name
+        if tensor is not None:
+            found.append((module, name, tensor))
+    for child in module._modules.values():  # noqa: SLF001 -- as above
+        if child is not None:
+            _collect(child, found, seen)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Chance:
+class Chance(NamedTuple):
     """The states of torch's generators, on the CPU and on every GPU that is in use.
 
     Those of Python and NumPy are taken only where they are asked for: they are large, and data are drawn from them
-    rather than forwards.
+    rather than forwards. A named tuple, because one is made every step.
     """
 
     cpu: torch.Tensor
@@ -25,7 +23,7 @@ class Chance:
     @classmethod
     def now(cls, *, everything: bool = False) -> Chance:
         """Take the states as they are."""
-        in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         gpus = tuple(torch.cuda.get_rng_state_all()) if in_use else ()
         others = (random.getstate(), np.random.get_state()) if everything else None  # noqa: NPY002 -- the global one
         return cls(torch.get_rng_state(), gpus, others)

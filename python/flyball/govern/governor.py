@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,7 @@ from flyball.govern.bundle import Bundle, Bundles, Offence
 from flyball.govern.chance import Chance
 from flyball.govern.diagnosis import Finding, Reference
 from flyball.govern.feeding import Feeding, Out
+from flyball.govern.gradients import fetched, number
 from flyball.govern.inquiry import Inquiry, Outcome, also
 from flyball.govern.keeper import Keeper, Place
 from flyball.govern.policy import Policy
@@ -102,7 +104,7 @@ class Governor:
         self._update = Update(
             model, optimizers, schedulers, scaler=scaler, average=average, max_norm=checked_norm(max_norm)
         )
-        self._known = len(self._update.parameters)
+        self._known = self._update.count
         self._counters = {"updates": 0}
         self._state = TrainingState(
             model,
@@ -188,25 +190,25 @@ class Governor:
             SnapshotError: The state that training starts from is not finite, or has no room.
             InputError: The loss is no number.
         """
-        value = _as_float(loss)
+        told = number(loss)
         out = self._feeding.take()
         if out.probe is not None:
-            return self._answered(value, out)
+            return self._answered(told if isinstance(told, float) else told.item(), out)
         self._at = out.first
         self._have_a_way_back()
+        value, norm, buffers = self._measure(told)
         self._watch_others(out)
-        norm = self._update.measure()
         rolled, self._rolled = self._rolled, False
         if rolled and norm is None:
             self._leave_out()  # the gradients were those of the state that was left
             return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("rolled-back",))
-        verdict, damaged = self._judge(value, None if norm is None else norm.item(), self._update.scale)
+        verdict, damaged = self._judge(value, norm, buffers)
         self._steps += 1
         if verdict.action is Action.APPLY:
             return self._applied(verdict, value, norm, out)
         if verdict.level < Level.ANOMALY:
             return self._left_to_the_scaler(verdict)
-        return self._refused(verdict, loss, out, damaged=damaged)
+        return self._refused(verdict, loss, value, out, damaged=damaged)
 
     def observe(self, loss: float, grad_norm: float | None = None, **more: Any) -> Verdict:
         """Judge a loss and a norm, and do nothing about it: the detector alone, as `Vitals.observe`."""
@@ -281,15 +283,22 @@ class Governor:
         self._ladder.load_state_dict(state["ladder"])
         self._steps, self._counters["updates"] = state["steps"], state["updates"]
 
-    def _judge(self, loss: float, norm: float | None, scale: float | None) -> tuple[Verdict, bool]:
+    def _measure(self, loss: float | torch.Tensor) -> tuple[float, float | None, float | None]:
+        """Return the loss, the norm of the gradients, and a number that is finite if the buffers are."""
+        norm, buffers = self._update.measure(), self._forward.norm()
+        if isinstance(loss, float) and not isinstance(norm, torch.Tensor) and not isinstance(buffers, torch.Tensor):
+            return loss, norm, buffers
+        value, norm, buffers = fetched(loss, norm, buffers)
+        return math.nan if value is None else value, norm, buffers
+
+    def _judge(self, loss: float, norm: float | None, buffers: float | None) -> tuple[Verdict, bool]:
         """Ask the detector; what the forward left in the buffers counts as part of the batch.
 
         Returns:
             The verdict, and whether buffers were damaged before this batch already.
         """
-        broken = self._forward.broken()
-        if not broken:
-            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=scale), False
+        if buffers is None or math.isfinite(buffers) or not (broken := self._forward.broken()):
+            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=self._update.scale), False
         if all(bool(torch.isfinite(buffer.copy).all()) for buffer in broken):
             # They were finite before this batch, and will be again: it is the batch that is refused.
             verdict = self.vitals.observe(loss, norm, step=self._steps, nonfinite=("gradients",))
@@ -305,17 +314,16 @@ class Governor:
 
     def _have_a_way_back(self) -> None:
         """From the first step on there is a place to go back to, and it has the shape of the run."""
-        if self._keeper.committed and len(self._update.parameters) == self._known:
+        if self._keeper.ready and self._update.count == self._known:
             return
-        self._known = len(self._update.parameters)
+        self._known = self._update.count
         # Without a feed the first forward has moved the buffers already; what they were is known since the
         # beginning, unless a checkpoint was loaded meanwhile.
-        first = not self._keeper.committed and self._touched() == self._born
+        first = not self._keeper.ready and self._touched() == self._born
         with self._forward.in_place() if first else nullcontext():
             self._keeper.keep(self._place())
 
-    def _applied(self, verdict: Verdict, value: float, norm: torch.Tensor | None, out: Out) -> Verdict:
-        reference = self.vitals.loss_reference()
+    def _applied(self, verdict: Verdict, value: float, norm: float | None, out: Out) -> Verdict:
         self._update.apply(norm, self._ladder.rate(self._steps))
         self._counters["updates"] += 1
         self._refusals = 0
@@ -325,13 +333,14 @@ class Governor:
             if out.whole:
                 verdict = self._inquiry.doubt(verdict, self.updates)
         else:
-            if reference is not None:
+            if out.whole and (reference := self.vitals.loss_reference()) is not None:
                 self._feeding.keep(out, Reference(value, *reference), self._forward.chance, self.updates)
-            health = self._keeper.healthy(self._place())
-            if health.damage is not None:
-                return self._roll_back(verdict, health.damage)
-            if health.captured and out.whole:
-                self._inquiry.examine(verdict, self.updates)
+            health = self._keeper.healthy(self.updates, self._place)
+            if health is not None:
+                if health.damage is not None:
+                    return self._roll_back(verdict, health.damage)
+                if health.captured and out.whole:
+                    self._inquiry.examine(verdict, self.updates)
         if verdict.level > Level.OK:
             self._speak(verdict)
         self._end()
@@ -343,7 +352,9 @@ class Governor:
         self._end()
         return verdict
 
-    def _refused(self, verdict: Verdict, loss: torch.Tensor | float, out: Out, *, damaged: bool) -> Verdict:
+    def _refused(
+        self, verdict: Verdict, loss: torch.Tensor | float, value: float, out: Out, *, damaged: bool
+    ) -> Verdict:
         if "nonfinite" in verdict.reasons:
             name = first_not_finite(loss, self._model, self._update.parameters)
             at = "" if out.first is None else f" ({out.first})"
@@ -354,7 +365,7 @@ class Governor:
             verdict, damaged = also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC), True
         self._refusals += 1
         if self._refusals == 1:  # one of a row is enough
-            self._save_bundle(verdict, _as_float(loss), out, out.chances or (self._forward.chance,))
+            self._save_bundle(verdict, value, out, out.chances or (self._forward.chance,))
         if verdict.level is Level.PANIC and damaged:
             return self._roll_back(verdict, ", ".join(verdict.reasons))
         return self._act(self._inquiry.refused(verdict, self.updates, ask=out.whole))
@@ -479,7 +490,7 @@ class Governor:
         self._inquiry.feed = self._feeding.current
         if self._feeding.idle and all(parameter.grad is None for parameter in self._update.parameters):
             self._feeding.abandon()
-        if not self._keeper.committed:
+        if not self._keeper.ready:
             self._keeper.keep(self._place())
 
     def unanswered(self) -> None:
@@ -530,10 +541,3 @@ class Governor:
 
 def _listed(thing: Any) -> list[Any]:
     return list(thing) if isinstance(thing, list | tuple) else [thing]
-
-
-def _as_float(loss: torch.Tensor | float) -> float:
-    try:
-        return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"`loss` is {loss!r}: pass a number, or a tensor that holds one") from error

@@ -97,6 +97,11 @@ class Keeper:
         """The snapshots that can be restored, oldest first."""
         return self._ring.committed
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is a snapshot that can be restored."""
+        return self._ring.ready
+
     def keep(self, place: Place) -> SnapshotInfo:
         """Take a snapshot and trust it at once.
 
@@ -110,25 +115,34 @@ class Keeper:
         """Begin the probation anew."""
         self._healthy = 0
 
-    def healthy(self, place: Place) -> Health:
-        """Count a healthy update; trust the candidate, or take one, if it is time."""
+    def healthy(self, updates: int, place: Callable[[], Place]) -> Health | None:
+        """Count a healthy update; trust the candidate, or take one, if it is time.
+
+        Args:
+            updates: How many updates are in the weights.
+            place: Says where the run stands; asked only if something is done.
+
+        Returns:
+            What it led to; None if it was not yet time for anything, as nearly always.
+        """
         self._healthy += 1
-        candidates = self._ring.candidates
-        if candidates:
+        if self._ring.on_probation:
             if self._healthy >= self._policy.probation:
-                self._trust(candidates[0], place)
-        elif place.updates - self._captured_at >= self._policy.snapshot_every:
-            try:
-                self._capture(place)
-            except SnapshotError as error:
-                self._captured_at = place.updates
-                self._teller.tell(records.SnapshotDiscarded(step=place.step, reason=str(error)))
-                if error.reason == "not-finite":
-                    return Health(damage=str(error))
-                self._teller.warn("step %d: no snapshot was taken (%s)", place.step, error)
-            else:
-                return Health(captured=True)
-        return Health()
+                self._trust(self._ring.candidates[0], place())
+            return None
+        return self._take(place()) if updates - self._captured_at >= self._policy.snapshot_every else None
+
+    def _take(self, place: Place) -> Health:
+        try:
+            self._capture(place)
+        except SnapshotError as error:
+            self._captured_at = place.updates
+            self._teller.tell(records.SnapshotDiscarded(step=place.step, reason=str(error)))
+            if error.reason == "not-finite":
+                return Health(damage=str(error))
+            self._teller.warn("step %d: no snapshot was taken (%s)", place.step, error)
+            return Health()
+        return Health(captured=True)
 
     def distrust(self, step: int, reason: str) -> None:
         """Drop the candidate: the state that it holds looks damaged, which alone is no reason to go back."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flyball.govern.gradients import gradients, total_norm
+from flyball.govern.gradients import Norm, clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +41,7 @@ class Update:
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self._average = average
         self._max_norm = max_norm
+        self._norm = Norm()
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -48,34 +49,39 @@ class Update:
         return [p for one in self._optimizers for group in one.param_groups for p in group["params"]]
 
     @property
+    def count(self) -> int:
+        """How many parameters the optimizers own now."""
+        return sum(len(group["params"]) for one in self._optimizers for group in one.param_groups)
+
+    @property
     def scale(self) -> float | None:
         """The scale of the gradient scaler, where there is one."""
         return None if self._scaler is None else float(self._scaler.get_scale())
 
-    def measure(self) -> torch.Tensor | None:
+    def measure(self) -> float | torch.Tensor | None:
         """Unscale the gradients, and return their norm; None where there are none."""
-        found = gradients(self.parameters)
-        if not found:
-            return None
-        if self._scaler is not None:
+        if self._scaler is not None and any(one.grad is not None for one in self.parameters):
             for optimizer in self._optimizers:
                 self._scaler.unscale_(optimizer)
-        return total_norm(found)
+        return self._norm.of_gradients(self.parameters)
 
     def finite(self) -> bool:
         """Say whether every parameter is finite."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
 
-    def apply(self, norm: torch.Tensor | None, factor: float) -> None:
+    def apply(self, norm: float | None, factor: float) -> None:
         """Move everything by one step.
 
         Args:
-            norm: What `measure` returned.
+            norm: What `measure` returned, as a number.
             factor: What the learning rates are multiplied with, for this update alone.
         """
         if self._max_norm is not None and norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self._max_norm, norm)
-        with self._slowed(factor):
+            clip(self.parameters, norm, self._max_norm)
+        if factor < 1.0:
+            with self._slowed(factor):
+                self._step(scaled=norm is not None)
+        else:
             self._step(scaled=norm is not None)
         for scheduler in self._schedulers:
             scheduler.step()
@@ -105,12 +111,18 @@ class Update:
 
     def _clear(self) -> None:
         for optimizer in self._optimizers:
-            optimizer.zero_grad()
+            if type(optimizer).zero_grad is torch.optim.Optimizer.zero_grad:
+                # What it does, without the profiler's mark, which takes as long as an update of a small model.
+                for group in optimizer.param_groups:
+                    for parameter in group["params"]:
+                        parameter.grad = None
+            else:
+                optimizer.zero_grad()
 
     @contextmanager
     def _slowed(self, factor: float) -> Iterator[None]:
         """Lower every learning rate for one update, without the schedule noticing."""
-        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups] if factor < 1.0 else []
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
         rates = [group["lr"] for group in groups]
         for group in groups:
             group["lr"] = group["lr"] * factor

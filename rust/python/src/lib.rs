@@ -1,8 +1,10 @@
 //! The Python bindings of `flyball_core`: conversions and nothing else.
 
 mod arrays;
+mod dlpack;
 mod error;
 mod meters;
+mod norm;
 mod resample;
 mod scan;
 mod scan_pack;
@@ -16,6 +18,8 @@ mod _native {
 
     #[pymodule_export]
     use crate::meters::Classification;
+    #[pymodule_export]
+    use crate::norm::Norm;
     #[pymodule_export]
     use crate::resample::{resample_means, resample_selective};
     #[pymodule_export]

@@ -85,6 +85,16 @@ class SnapshotRing:
         return tuple(kept.info for kept in self._pending.values() if kept.info is not None)
 
     @property
+    def ready(self) -> bool:
+        """Whether there is a snapshot that can be restored."""
+        return bool(self._committed)
+
+    @property
+    def on_probation(self) -> bool:
+        """Whether there is a candidate."""
+        return bool(self._pending)
+
+    @property
     def bytes(self) -> int:
         """The bytes of all buffers that exist now."""
         return sum(kept.arena.size for kept in self._holders()) + sum(arena.size for arena in self._free)

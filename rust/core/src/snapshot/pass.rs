@@ -1,16 +1,14 @@
 //! The pass itself: pieces cut into chunks, chunks taken by threads, findings added up.
 
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-
 use super::checksum::{BLOCK, finish, term};
 use super::error::Error;
 use super::lane::{Check, Lane};
+use crate::share::{CHUNK, helpers, in_order};
 
-/// What a thread takes at a time: a whole number of blocks.
-const CHUNK: usize = 64 * BLOCK;
-/// From this many bytes on, a second thread earns what its start costs.
-const WORTH_A_THREAD: usize = 4 << 20;
+const _: () = assert!(
+    CHUNK.is_multiple_of(BLOCK),
+    "a checksum is cut between blocks"
+);
 
 /// What a pass found in one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,36 +225,12 @@ fn run(
     lengths: impl ExactSizeIterator<Item = usize> + Clone,
     threads: usize,
 ) -> Vec<Seen> {
-    let helpers = (lengths.clone().sum::<usize>() / WORTH_A_THREAD).min(threads.saturating_sub(1));
-    let pieces = lengths.len();
-    let queue = Mutex::new(work.into_iter());
-    let labour = || {
-        let mut found = vec![(0_u64, None); pieces];
-        loop {
-            // A poisoned queue still hands out each chunk once.
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(work) = next else { return found };
-            let piece = work.piece;
-            add(&mut found[piece], work.done());
-        }
-    };
-    let mut total = thread::scope(|scope| {
-        let helpers: Vec<_> = (0..helpers)
-            .map(|_| thread::Builder::new().spawn_scoped(scope, labour))
-            .collect();
-        let mut total = labour();
-        // A thread that could not be started did no work; the queue was emptied by the others.
-        for helper in helpers.into_iter().flatten() {
-            let found = helper
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            for (sum, part) in total.iter_mut().zip(found) {
-                add(sum, part);
-            }
-        }
-        total
-    });
-    let seen = total.drain(..).zip(lengths);
+    let helpers = helpers(lengths.clone().sum(), threads);
+    let mut total = vec![(0_u64, None); lengths.len()];
+    for (piece, found) in in_order(work, helpers, |work| (work.piece, work.done())) {
+        add(&mut total[piece], found);
+    }
+    let seen = total.into_iter().zip(lengths);
     seen.map(|((terms, nonfinite), length)| Seen {
         checksum: finish(terms, length),
         nonfinite,
@@ -276,6 +250,7 @@ mod tests {
 
     use super::super::checksum::tests::naive;
     use super::*;
+    use crate::share::WORTH_A_THREAD;
 
     fn whole(bytes: &[u8], lane: Lane) -> Seen {
         let span = Span {
