@@ -285,7 +285,7 @@ class Governor:
 
     def _measure(self, loss: float | torch.Tensor) -> tuple[float, float | None, float | None]:
         """Return the loss, the norm of the gradients, and a number that is finite if the buffers are."""
-        norm, buffers = self._update.measure(), self._forward.norm()
+        norm, buffers = self._update.norm(), self._forward.norm()
         if isinstance(loss, float) and not isinstance(norm, torch.Tensor) and not isinstance(buffers, torch.Tensor):
             return loss, norm, buffers
         value, norm, buffers = fetched(loss, norm, buffers)

@@ -58,26 +58,37 @@ class Update:
         """The scale of the gradient scaler, where there is one."""
         return None if self._scaler is None else float(self._scaler.get_scale())
 
-    def measure(self) -> float | torch.Tensor | None:
-        """Unscale the gradients, and return their norm; None where there are none."""
+    def norm(self) -> float | torch.Tensor | None:
+        """Unscale the gradients, and return their norm: a number, or a tensor where it lies on a device; None without.
+
+        Call it, or `measure`, once a step.
+        """
         if self._scaler is not None and any(one.grad is not None for one in self.parameters):
             for optimizer in self._optimizers:
                 self._scaler.unscale_(optimizer)
         return self._norm.of_gradients(self.parameters)
 
+    def measure(self) -> torch.Tensor | None:
+        """Do what `norm` does, for a loop that does not have to know the number."""
+        norm = self.norm()
+        return torch.tensor(norm) if isinstance(norm, float) else norm
+
     def finite(self) -> bool:
         """Say whether every parameter is finite."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
 
-    def apply(self, norm: float | None, factor: float) -> None:
+    def apply(self, norm: float | torch.Tensor | None, factor: float) -> None:
         """Move everything by one step.
 
         Args:
-            norm: What `measure` returned, as a number.
+            norm: What `norm` or `measure` returned.
             factor: What the learning rates are multiplied with, for this update alone.
         """
         if self._max_norm is not None and norm is not None:
-            clip(self.parameters, norm, self._max_norm)
+            if isinstance(norm, torch.Tensor):
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self._max_norm, norm)
+            else:
+                clip(self.parameters, norm, self._max_norm)
         if factor < 1.0:
             with self._slowed(factor):
                 self._step(scaled=norm is not None)
