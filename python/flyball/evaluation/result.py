@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from flyball.measure import ClassificationResult
     from flyball.measure.selective import RiskCoverage, SelectiveReport
 
+_TOLD = ("macro_f1", "balanced_accuracy", "mcc", "nll", "brier", "ece")
+
 CLAMP = 20.0
 """A loss above this has a perplexity of infinity: nobody reads e^20 as anything else."""
 
@@ -80,7 +82,10 @@ class Evaluation:
 
     @property
     def correct(self) -> NDArray[np.bool_] | None:
-        """Which samples are right, in the order in which they came; what two models are compared by."""
+        """Which samples are right, in the order in which they came (of ranks, one after the other).
+
+        Two models that were measured on the same samples can be compared by these.
+        """
         if self._correct is None:
             return None
         bits, count = self._correct
@@ -112,7 +117,7 @@ class Evaluation:
         found = {"loss": self.loss, "accuracy": self.accuracy, "perplexity": self.perplexity}
         if self.classification is not None:
             found |= {f"top{k}": rate for k, rate in self.classification.topk.items() if k > 1}
-            found |= {name: getattr(self.classification, name) for name in ("macro_f1", "balanced_accuracy", "mcc")}
+            found |= {name: getattr(self.classification, name) for name in _TOLD}
         return {name: number for name, number in found.items() if number is not None}
 
     def event(self) -> Evaluated:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from flyball.batch import Batch, read
@@ -14,7 +15,7 @@ from flyball.errors import InputError
 from flyball.evaluation.behind import Behind
 from flyball.evaluation.declining import confidence_score
 from flyball.evaluation.result import Evaluation, perplexity
-from flyball.evaluation.tally import Classes, Rows, weighted_mean
+from flyball.evaluation.tally import Classes, Rows, Seen, weighted_mean
 from flyball.evaluation.undisturbed import undisturbed
 from flyball.measure.estimate import normal_quantile, wilson
 from flyball.objective import Objective, Task, Term, as_objective
@@ -42,6 +43,7 @@ def evaluate(
     confidence: float = 0.95,
     device: torch.device | None = None,
     name: str = "loader",
+    all_ranks: bool = False,
     step: int = 0,
     steps: int | None = None,
     epoch: int = 0,
@@ -66,6 +68,8 @@ def evaluate(
         confidence: How often an interval holds the true value.
         device: Where to compute; where the model is by default.
         name: What the data are called, in the result and in errors.
+        all_ranks: Whether the data are split over the ranks of the process group, so that each rank gets the result of
+            all. Their parts may differ in length; a sampler that repeats samples to make them equal counts some twice.
         step: How many updates came before, for weights that follow the step.
         steps: How many there will be in all.
         epoch: How many epochs came before.
@@ -86,11 +90,16 @@ def evaluate(
     def measured(data: Iterable[Any], called: str, most: int | None) -> Evaluation:
         one = _Pass(formula, device, Classes(topk, score), called)
         with undisturbed(modules, data):
-            for number, batch in enumerate(data):
-                if number == most:
-                    break
-                one.add(model, read(batch).to(device), where)
-            return one.result(confidence)
+            try:
+                for number, batch in enumerate(data):
+                    if number == most:
+                        break
+                    one.add(model, read(batch).to(device), where)
+            except InputError as error:
+                if not all_ranks:
+                    raise
+                one.trouble = str(error)  # the others wait for this rank, and are told
+            return one.result(confidence, all_ranks=all_ranks)
 
     some = None if train is None else measured(train, "train", train_batches)
     found = measured(loader, name, None)
@@ -112,6 +121,7 @@ class _Pass:
         self._samples = 0
         self._batches = 0
         self._skipped: Counter[str] = Counter()
+        self.trouble: str | None = None
 
     def add(self, model: Any, batch: Batch, where: dict[str, Any]) -> None:
         """Measure a batch; nothing is read from the device."""
@@ -135,65 +145,89 @@ class _Pass:
             self._outcomes.append(outcome._replace(outputs=None))
         self._rows.add(numbers)
 
-    def result(self, confidence: float) -> Evaluation:
-        """Read everything, and say what was found.
+    def seen(self) -> Seen:
+        """Read everything from the device."""
+        trouble = self.trouble
+        try:
+            self._behind.finish()
+            for outcome in self._outcomes:
+                outcome.verify()
+        except InputError as error:
+            trouble = trouble or str(error)
+        classes = self._classes
+        return Seen(
+            rows=self._rows.read(),
+            samples=self._samples,
+            batches=self._batches,
+            skipped=self._skipped,
+            meter=classes.meter,
+            right=classes.right(),
+            confidence=classes.confidence(),
+            targets=classes.targets(),
+            nonfinite_batches=classes.nonfinite_batches,
+            nonfinite_samples=classes.nonfinite_samples,
+            trouble=trouble,
+        )
+
+    def result(self, confidence: float, *, all_ranks: bool) -> Evaluation:
+        """Say what was found.
 
         Raises:
             InputError: There was nothing to measure, or a label was out of range.
         """
-        self._behind.finish()
-        rows = self._rows.read()
-        for outcome in self._outcomes:
-            outcome.verify()
-        counted = [row for row in rows if row[1] > 0]
-        if len(counted) < len(rows):
-            self._skipped[_NOTHING_COUNTS] += len(rows) - len(counted)
+        seen = self.seen()
+        if all_ranks:
+            seen = seen.with_other_ranks()
+        elif seen.trouble is not None:
+            raise InputError(seen.trouble)
+        counted = [row for row in seen.rows if row[1] > 0]
+        skipped = seen.skipped
+        if len(counted) < len(seen.rows):
+            skipped[_NOTHING_COUNTS] += len(seen.rows) - len(counted)
         if not counted:
-            raise self._nothing()
+            raise self._nothing(seen)
         counts = [row[1] for row in counted]
         loss = weighted_mean([row[0] for row in counted], counts, confidence)
         names = self._objective.names
-        terms = {
-            term: weighted_mean([row[2 + index] for row in counted], counts, confidence).value
-            for index, term in enumerate(names)
-        }
-        meter, classes = self._classes.meter, self._classes
         extra: dict[str, Any] = {"nonfinite_batches": sum(not math.isfinite(row[0]) for row in counted)}
-        if meter is not None:
-            extra["nonfinite_batches"] = max(extra["nonfinite_batches"], classes.nonfinite_batches)
-            extra["nonfinite_samples"] = classes.nonfinite_samples
-            extra["_correct"] = classes.correct()
-            if meter.samples:
-                extra["classification"] = meter.compute(confidence)
+        if seen.meter is not None:
+            extra["nonfinite_batches"] = max(extra["nonfinite_batches"], seen.nonfinite_batches)
+            extra["nonfinite_samples"] = seen.nonfinite_samples
+            extra["_correct"] = np.packbits(seen.right).tobytes(), len(seen.right)
+            if seen.meter.samples:
+                extra["classification"] = seen.meter.compute(confidence)
                 extra["accuracy"] = extra["classification"].accuracy
-            extra["_targets"] = classes.targets()
-            curve = extra["risk_coverage"] = classes.curve()
+            extra["_targets"] = seen.targets
+            curve = extra["risk_coverage"] = seen.curve()
             extra["selective"] = None if curve is None else curve.report(confidence=confidence)
-        elif len(rows[0]) > 2 + len(names):
+        elif len(counted[0]) > 2 + len(names):
             hits, tokens = (int(sum(row[column] for row in counted)) for column in (-3, -2))
             extra["accuracy"] = wilson(hits, tokens, confidence)
             extra["perplexity"] = perplexity(loss)
             extra["nonfinite_batches"] = sum(not (math.isfinite(row[0]) and row[-1]) for row in counted)
         return Evaluation(
             name=self._name,
-            samples=self._samples,
-            batches=self._batches,
+            samples=seen.samples,
+            batches=seen.batches,
             count=sum(counts),
             loss=loss,
-            terms=terms,
+            terms={
+                term: weighted_mean([row[2 + index] for row in counted], counts, confidence).value
+                for index, term in enumerate(names)
+            },
             confidence=confidence,
-            skipped=dict(self._skipped),
+            skipped=dict(skipped),
             **extra,
         )
 
-    def _nothing(self) -> InputError:
-        if self._batches == 0:
+    def _nothing(self, seen: Seen) -> InputError:
+        if seen.batches == 0:
             return InputError(
                 f"`{self._name}` gave no batch, and a model cannot be measured on nothing: "
                 "look whether its data set is empty, or whether an iterator was used up"
             )
-        reasons = ", ".join(f"{number} because {reason}" for reason, number in self._skipped.items())
-        return InputError(f"`{self._name}` gave {self._batches} batches without a sample that counts: {reasons}")
+        reasons = ", ".join(f"{number} because {reason}" for reason, number in seen.skipped.items())
+        return InputError(f"`{self._name}` gave {seen.batches} batches without a sample that counts: {reasons}")
 
 
 def _home(model: Any) -> torch.device:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +19,12 @@ from flyball.measure.selective import RiskCoverage, risk_coverage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from flyball.evaluation.declining import Score
 
 _TOGETHER = 1024
+_DIGEST = 16
 
 
 class Rows:
@@ -68,9 +73,9 @@ class Classes:
         self.meter: Classification | None = None
         self._topk = topk
         self._score = score
-        self._right: list[np.ndarray[tuple[int, ...], np.dtype[np.bool_]]] = []
-        self._confidence: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []
-        self._targets = hashlib.blake2b(digest_size=16)
+        self._right: list[NDArray[np.bool_]] = []
+        self._confidence: list[NDArray[np.float64]] = []
+        self._targets = hashlib.blake2b(digest_size=_DIGEST)
 
     def take(self, scores: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor | None) -> None:
         """Add the rows of a batch, those that count."""
@@ -103,20 +108,70 @@ class Classes:
             self._right.append(found.argmax(axis=1) == wanted)
         self.meter.update(found, wanted)
 
-    def correct(self) -> tuple[bytes, int]:
-        """Return which of the samples that count are right, as bits, and how many there are."""
-        right = np.concatenate(self._right)
-        return np.packbits(right).tobytes(), len(right)
+    def right(self) -> NDArray[np.bool_]:
+        """Return which of the samples that count are right."""
+        return np.concatenate(self._right) if self._right else np.zeros(0, dtype=bool)
 
-    def curve(self) -> RiskCoverage | None:
-        """Return the risk-coverage curve, if a confidence was asked for."""
-        if not self._confidence:
+    def confidence(self) -> NDArray[np.float64] | None:
+        """Return how sure the model is of each of them, if that was asked for."""
+        if self._score is None:
             return None
-        return risk_coverage(np.concatenate(self._confidence), np.concatenate(self._right))
+        return np.concatenate(self._confidence) if self._confidence else np.zeros(0)
 
     def targets(self) -> bytes:
         """Return a digest of the targets that count, in their order: what says that two runs saw the same data."""
         return self._targets.digest()
+
+
+@dataclass
+class Seen:
+    """What a pass over some of the data has seen, read from the device; it travels between processes."""
+
+    rows: list[list[float]]
+    samples: int
+    batches: int
+    skipped: Counter[str]
+    meter: Classification | None
+    right: NDArray[np.bool_]
+    confidence: NDArray[np.float64] | None
+    targets: bytes
+    nonfinite_batches: int
+    nonfinite_samples: int
+    trouble: str | None = None
+
+    def curve(self) -> RiskCoverage | None:
+        """Return the risk-coverage curve, if a confidence was asked for."""
+        return None if self.confidence is None or not len(self.right) else risk_coverage(self.confidence, self.right)
+
+    def with_other_ranks(self) -> Seen:
+        """Return what all ranks have seen together, in the order of the ranks; every rank gets the same.
+
+        Raises:
+            InputError: A rank met something that cannot be measured.
+        """
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, self)
+        for rank, part in enumerate(parts):
+            if part.trouble is not None:
+                raise InputError(f"rank {rank}: {part.trouble}")
+        first, *others = parts
+        for part in others:
+            if first.meter is None:
+                first.meter = part.meter
+            elif part.meter is not None:
+                first.meter.merge(part.meter)
+        return Seen(
+            rows=[row for part in parts for row in part.rows],
+            samples=sum(part.samples for part in parts),
+            batches=sum(part.batches for part in parts),
+            skipped=sum((part.skipped for part in parts), Counter()),
+            meter=first.meter,
+            right=np.concatenate([part.right for part in parts]),
+            confidence=None if self.confidence is None else np.concatenate([part.confidence for part in parts]),
+            targets=hashlib.blake2b(b"".join(part.targets for part in parts), digest_size=_DIGEST).digest(),
+            nonfinite_batches=sum(part.nonfinite_batches for part in parts),
+            nonfinite_samples=sum(part.nonfinite_samples for part in parts),
+        )
 
 
 def weighted_mean(values: Sequence[float], counts: Sequence[float], confidence: float) -> Estimate:
