@@ -8,6 +8,17 @@ from __future__ import annotations
 from flyball.measure.calibration import ReliabilityBin as ReliabilityBin
 from flyball.measure.classification import Classification as Classification
 from flyball.measure.estimate import Estimate as Estimate
+from flyball.measure.ranking import RankedClass as RankedClass
+from flyball.measure.ranking import Ranking as Ranking
+from flyball.measure.ranking import RankingResult as RankingResult
 from flyball.measure.result import ClassificationResult as ClassificationResult
 
-__all__ = ["Classification", "ClassificationResult", "Estimate", "ReliabilityBin"]
+__all__ = [
+    "Classification",
+    "ClassificationResult",
+    "Estimate",
+    "RankedClass",
+    "Ranking",
+    "RankingResult",
+    "ReliabilityBin",
+]

@@ -9,6 +9,7 @@ import numpy as np
 from flyball import _native
 from flyball.errors import InputError
 from flyball.measure.inputs import choice, floats, indices, number, on_gpu
+from flyball.measure.meter import Meter, check_alike, check_keys
 from flyball.measure.result import ClassificationResult, summarize
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _STATE_PARTS = frozenset(
 )  # fmt: skip
 
 
-class Classification:
+class Classification(Meter):
     """Measure a classifier batch by batch: accuracy, F1, MCC, likelihood and more, with intervals.
 
     ```python
@@ -162,16 +163,11 @@ class Classification:
             InputError: The state is damaged or of another kind of meter; this meter is unchanged.
         """
         loaded = _from_state(state)
-        for name, here, there in (
-            ("classes", self._native.classes, loaded.classes),
-            ("topk", self._native.topk, loaded.topk),
-            ("bins", self._native.bins, loaded.bins),
-        ):
-            if here != there:
-                raise InputError(
-                    f"`{name}` of the state is {there}, but the meter has {here}: "
-                    "load it into a meter that was made alike"
-                )
+        check_alike(
+            classes=(self._native.classes, loaded.classes),
+            topk=(self._native.topk, loaded.topk),
+            bins=(self._native.bins, loaded.bins),
+        )
         self._native = loaded
 
     def __getstate__(self) -> dict[str, Any]:
@@ -187,16 +183,7 @@ class Classification:
 
 
 def _from_state(state: Mapping[str, Any]) -> _native.Classification:
-    expected = {"version", *_STATE_PARTS}
-    if wrong := expected.symmetric_difference(state):
-        key = min(map(str, wrong))
-        problem = "lacks" if key in expected else "has the unknown key"
-        raise InputError(f"`state` {problem} `{key}`: pass what `state_dict` returned")
-    if state["version"] != _STATE_VERSION:
-        raise InputError(
-            f"`version` of the state is {state['version']!r}, this flyball reads {_STATE_VERSION}: "
-            "load it with the flyball that wrote it"
-        )
+    check_keys(state, _STATE_PARTS, _STATE_VERSION)
     try:
         return _native.Classification.from_state(dict(state))
     except (TypeError, OverflowError) as error:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any] | torch.Tensor
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_HALF = np.dtype(np.float16)
 _INT64 = np.dtype(np.int64)
 
 
@@ -35,15 +33,17 @@ def floats(value: Array, name: str, ndim: int, shape: str) -> tuple[NDArray[Any]
         InputError: It is something else.
     """
     half = None
-    if is_tensor(value) and _is_bfloat16(value):
+    torch = sys.modules.get("torch")
+    if torch is not None and getattr(value, "dtype", None) is torch.bfloat16:
         array, half = _brain(value, name), "bfloat16"
     else:
         array = plain(value, name)
     if array.ndim != ndim:
         raise InputError(f"`{name}` has shape {array.shape}: {shape}")
-    if array.dtype == _HALF and array.dtype.isnative:
+    kind = array.dtype
+    if kind.char == "e" and kind.isnative:
         array, half = array.view(np.uint16), "float16"
-    elif half is None and array.dtype not in _FLOATS:
+    elif half is None and (kind.char not in "fd" or not kind.isnative):
         raise InputError(
             f"`{name}` has type {array.dtype}: pass float32, float64, float16 or bfloat16 in native byte order; "
             "`.float()` of a tensor or `.astype('float32')` of an array converts"
@@ -87,7 +87,7 @@ def plain(value: Any, name: str) -> NDArray[Any]:
         InputError: It is something else, or NumPy cannot look at it.
     """
     if type(value) is np.ndarray:
-        return value
+        return value  # the usual case, without a look at torch
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
             raise InputError(f"`{name}` is a masked array, whose mask would be ignored: leave out masked rows")
@@ -109,7 +109,7 @@ def is_tensor(value: object) -> bool:
 
 def on_gpu(value: Any) -> bool:
     """Say whether this is a tensor that lives on a GPU."""
-    return is_tensor(value) and value.device.type == "cuda"
+    return is_tensor(value) and bool(value.is_cuda)
 
 
 def number(value: object, name: str) -> int:
@@ -135,10 +135,6 @@ def choice(value: object, name: str, allowed: tuple[str, ...]) -> str:
         words = ", ".join(f"`{word}`" for word in allowed)
         raise InputError(f"`{name}` is {value!r}: pass one of {words}")
     return str(value)
-
-
-def _is_bfloat16(value: Any) -> bool:
-    return str(value.dtype) == "torch.bfloat16"
 
 
 def _brain(tensor: Any, name: str) -> NDArray[np.uint16]:

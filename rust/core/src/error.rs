@@ -44,6 +44,48 @@ pub enum Error {
         /// The row of the batch.
         row: usize,
     },
+    /// A number of columns that is 0 or too large.
+    #[error("`classes` is {columns}: it must be between 1 and {limit}")]
+    Columns {
+        /// The number asked for.
+        columns: usize,
+        /// The largest number accepted.
+        limit: usize,
+    },
+    /// Scores that do not fit the labels or the meter.
+    #[error(
+        "`scores` has {rows} rows and {columns} columns, which do not fit the labels and the {expected} of the meter: pass a row for each label and a column for each class"
+    )]
+    Scores {
+        /// The rows.
+        rows: usize,
+        /// The columns.
+        columns: usize,
+        /// The columns of the meter.
+        expected: usize,
+    },
+    /// A label that is none.
+    #[error("`labels` holds {value} at place {place}: a label must be between 0 and {last}; leave out rows without one", last = classes - 1)]
+    Label {
+        /// The place, row by row.
+        place: usize,
+        /// What was found there.
+        value: i64,
+        /// The number of labels.
+        classes: usize,
+    },
+    /// A score that is not finite, or not on the declared scale.
+    #[error("`scores` holds {value} in row {row}, column {column}: a score must be {scale}")]
+    Score {
+        /// The row of the batch.
+        row: usize,
+        /// The column.
+        column: usize,
+        /// What was found there.
+        value: f64,
+        /// What a score must be.
+        scale: &'static str,
+    },
     /// The logits are not one row of `classes` values for each target.
     #[error(
         "`logits` holds {values} values, but {rows} `targets` and {classes} classes need {rows} x {classes}: pass one row of logits for each target"

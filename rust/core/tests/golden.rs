@@ -5,7 +5,7 @@
     reason = "the file holds values that f32 holds"
 )]
 
-use flyball_core::meters::{Classification, Logit};
+use flyball_core::meters::{Classification, Dense, Labels, Logit, NonFinite, Ranking, Scale};
 
 #[derive(serde::Deserialize)]
 struct Golden {
@@ -54,5 +54,46 @@ fn both_widths_meet_every_golden_case() {
         // 1e30 is allowed in f64, too, as its square is a number.
         check(case, &double, 1e-12);
         check(case, &single, 2e-6);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Rankings {
+    case: Vec<RankingCase>,
+}
+
+#[derive(serde::Deserialize)]
+struct RankingCase {
+    name: String,
+    scale: String,
+    scores: Vec<f64>,
+    labels: Vec<u8>,
+    auroc: Option<f64>,
+    average_precision: Option<f64>,
+}
+
+#[test]
+fn rankings_meet_every_golden_case() {
+    let text = include_str!("../../../tests/golden/ranking.toml");
+    let golden: Rankings = toml::from_str(text).expect("valid file");
+    for case in &golden.case {
+        let scale = match case.scale.as_str() {
+            "logits" => Scale::Logits,
+            _ => Scale::Probabilities,
+        };
+        let mut meter = Ranking::new(1, scale).expect("a column");
+        let rows = Dense::new(&case.scores, 1);
+        meter
+            .update(&rows, Labels::Flags(&case.labels), NonFinite::Refuse)
+            .expect("valid batch");
+        let ranked = meter.ranked()[0];
+        for (value, expected) in [
+            (ranked.auroc, case.auroc),
+            (ranked.average_precision, case.average_precision),
+        ] {
+            let close =
+                expected.map_or(value.is_nan(), |expected| (value - expected).abs() <= 1e-15);
+            assert!(close, "{}: {value}", case.name);
+        }
     }
 }

@@ -5,6 +5,7 @@ mod dlpack;
 mod error;
 mod meters;
 mod norm;
+mod ranking;
 mod resample;
 mod scan;
 mod scan_pack;
@@ -20,6 +21,8 @@ mod _native {
     use crate::meters::Classification;
     #[pymodule_export]
     use crate::norm::Norm;
+    #[pymodule_export]
+    use crate::ranking::Ranking;
     #[pymodule_export]
     use crate::resample::{resample_means, resample_selective};
     #[pymodule_export]

@@ -72,13 +72,17 @@ pub struct Scores {
 
 impl Scores {
     #[inline]
-    fn add(&mut self, brier: f64, against: f64, hit: bool) {
+    fn add(&mut self, brier: f64, against: f64, confidence: f64, hit: bool) {
         self.brier.add(brier);
         self.brier_squared.add(brier * brier / 2.0);
-        let sum = 1.0 + against;
-        let gap = if hit { against / sum } else { 1.0 / sum };
-        self.top_label.add(gap * gap);
-        self.top_label_squared.add(gap * gap * gap * gap);
+        let gap = if hit {
+            (against * confidence).min(1.0)
+        } else {
+            confidence
+        };
+        let square = gap * gap;
+        self.top_label.add(square);
+        self.top_label_squared.add(square * square);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -193,8 +197,10 @@ impl Classification {
             }
             self.nll.add_finite(outcome.nll);
             self.nll_squared.add_finite(outcome.nll * outcome.nll);
-            self.scores.add(outcome.brier, outcome.against, hit);
-            self.reliability.add(outcome.against, hit);
+            let confidence = 1.0 / (1.0 + outcome.against);
+            self.scores
+                .add(outcome.brier, outcome.against, confidence, hit);
+            self.reliability.add_sure(outcome.against, confidence, hit);
         }
         self.samples = samples;
         self.left_out = all_left_out;

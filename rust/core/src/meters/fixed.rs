@@ -32,8 +32,8 @@ impl FixedSum {
         reason = "the cast saturates, and what saturates is documented"
     )]
     pub fn add(&mut self, value: f64) {
-        let units = (value * ONE) as u64; // 0..4 times 2⁶⁰ fits 62 bits
-        self.0 += u128::from(units.min((4 << HALF_BITS) - 1));
+        let units = (value * ONE) as i64; // signed, as that is one instruction
+        self.0 += u128::from(units.clamp(0, (4 << HALF_BITS) - 1).cast_unsigned());
     }
 
     /// Adds everything that `other` holds.

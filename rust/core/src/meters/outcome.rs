@@ -9,7 +9,9 @@
     reason = "what is not inlined is not compiled for the vector unit of the caller"
 )]
 
-use super::rows::{Logit, exp_sums_of_others, first_index, first_outside, largest, rank};
+use super::exp::{exp_nonpositive_f64, ln_1p_nonnegative};
+use super::few::{Block, FEW, squared_distance};
+use super::rows::{LANES, Logit, exp_sums_of_others, first_index, first_outside, largest, rank};
 use super::source::Rows;
 use crate::Error;
 
@@ -84,18 +86,14 @@ fn generic<R: Rows>(
     classes: usize,
     policy: NonFinite,
 ) -> Result<(Vec<Outcome>, u64), Error> {
+    if classes <= FEW {
+        return few(rows, targets, classes, policy);
+    }
     let mut read = Vec::with_capacity(targets.len());
     let mut left_out = 0;
     let mut scratch = Vec::new();
     for (row, &value) in targets.iter().enumerate() {
-        let target = usize::try_from(value)
-            .ok()
-            .filter(|&target| target < classes);
-        let target = target.ok_or(Error::Target {
-            row,
-            value,
-            classes,
-        })?;
+        let target = class_of(row, value, classes)?;
         let logits = rows.row(row, &mut scratch);
         match largest(logits) {
             Some(max) => read.push(outcome(logits, target, max)),
@@ -104,6 +102,61 @@ fn generic<R: Rows>(
         }
     }
     Ok((read, left_out))
+}
+
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "a class is below FEW")]
+fn few<R: Rows>(
+    rows: &R,
+    targets: &[i64],
+    classes: usize,
+    policy: NonFinite,
+) -> Result<(Vec<Outcome>, u64), Error> {
+    let mut read = Vec::with_capacity(targets.len());
+    let mut left_out = 0;
+    let mut scratch = Vec::new();
+    let mut block = Block::new(classes);
+    for (start, targets) in (0..).step_by(LANES).zip(targets.chunks(LANES)) {
+        let mut wrong = None;
+        for (lane, &value) in targets.iter().enumerate() {
+            match class_of(start + lane, value, classes) {
+                Ok(target) => block.set(lane, rows.row(start + lane, &mut scratch), target as u32),
+                Err(error) => {
+                    wrong = Some((lane, error));
+                    break;
+                }
+            }
+        }
+        let whole = wrong.as_ref().map_or(targets.len(), |&(lane, _)| lane);
+        for (lane, outcome) in block.outcomes().into_iter().take(whole).enumerate() {
+            match outcome {
+                Some(outcome) => read.push(outcome),
+                None if policy == NonFinite::LeaveOut => left_out += 1,
+                None => {
+                    return Err(logit_error(
+                        start + lane,
+                        rows.row(start + lane, &mut scratch),
+                    ));
+                }
+            }
+        }
+        if let Some((_, error)) = wrong {
+            return Err(error);
+        }
+    }
+    Ok((read, left_out))
+}
+
+#[inline(always)]
+fn class_of(row: usize, value: i64, classes: usize) -> Result<usize, Error> {
+    let target = usize::try_from(value).ok();
+    target
+        .filter(|&target| target < classes)
+        .ok_or(Error::Target {
+            row,
+            value,
+            classes,
+        })
 }
 
 #[inline(always)]
@@ -119,23 +172,19 @@ fn outcome<F: Logit>(logits: &[F], target: usize, max: F) -> Outcome {
     };
     let (own, top): (f64, f64) = (logits[target].into(), max.into());
     let (s, q) = exp_sums_of_others(logits, max, predicted);
-    // With e the exponentials, 1 for the prediction, and t the target's, the squared distance is
-    // ((1 + s - t)² + sum of the other squares) / (1 + s)²: no term is negative.
-    let others = if predicted == target {
-        s * s + q
+    let hit = predicted == target;
+    let t = if hit {
+        0.0
     } else {
-        let t = (own - top).exp();
-        let rest = 1.0 + (s - t).max(0.0);
-        rest * rest + 1.0 + (q - t * t).max(0.0)
+        exp_nonpositive_f64(own - top)
     };
-    let sum = 1.0 + s;
     Outcome {
         target: target as u32,
         predicted: predicted as u32,
         rank,
-        nll: (top - own) + s.ln_1p(),
+        nll: (top - own) + ln_1p_nonnegative(s),
         against: s,
-        brier: others / (sum * sum),
+        brier: squared_distance(s, q, t, hit),
     }
 }
 

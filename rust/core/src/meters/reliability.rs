@@ -78,7 +78,12 @@ impl Reliability {
     /// Adds a prediction with the odds `against` it, (1 - p) / p >= 0, and whether it was right.
     #[inline]
     pub fn add(&mut self, against: f64, hit: bool) {
-        let confidence = 1.0 / (1.0 + against);
+        self.add_sure(against, 1.0 / (1.0 + against), hit);
+    }
+
+    /// The same for a caller who has divided already: `confidence` is 1 / (1 + `against`).
+    #[inline]
+    pub(super) fn add_sure(&mut self, against: f64, confidence: f64, hit: bool) {
         let bin = bin_of(confidence, self.bins.len());
         self.bins[bin].add(confidence, hit);
         self.cells[cell_of(against)].add(confidence, hit);
@@ -195,8 +200,11 @@ impl Reliability {
     reason = "the cast saturates at both ends"
 )]
 fn bin_of(confidence: f64, bins: usize) -> usize {
-    let place = (confidence * bins as f64).ceil() as usize;
-    place.clamp(1, bins) - 1
+    let place = confidence * bins as f64;
+    let below = place as usize;
+    // An edge belongs to the bin below. (`ceil` would be a call.)
+    let edge = usize::from(below as f64 >= place);
+    below.saturating_sub(edge).min(bins - 1)
 }
 
 #[inline]

@@ -23,10 +23,23 @@ pub trait Logit: sealed::Sealed + Copy + PartialOrd + Into<f64> + Send + Sync {
     const LIMIT: Self;
     /// Minus infinity.
     const LOWEST: Self;
+    /// Zero.
+    const ZERO: Self;
+
+    /// exp(`self` - `max`) for `self` <= `max`.
+    #[must_use]
+    fn exp_to_f64(self, max: Self) -> f64;
 
     /// The magnitude.
     #[must_use]
     fn magnitude(self) -> Self;
+
+    /// Whether it is finite and within the limit.
+    #[must_use]
+    #[inline(always)]
+    fn within(self) -> bool {
+        self.magnitude() <= Self::LIMIT // false for NaN
+    }
 
     /// Adds exp(x - `max`) and its square for each value of some blocks, lane by lane; for `f32`
     /// up to four terms in single precision before they are added in double.
@@ -50,6 +63,12 @@ pub struct Sums {
 impl Logit for f32 {
     const LIMIT: Self = Self::MAX;
     const LOWEST: Self = Self::NEG_INFINITY;
+    const ZERO: Self = 0.0;
+
+    #[inline(always)]
+    fn exp_to_f64(self, max: Self) -> f64 {
+        f64::from(exp_nonpositive(self - max))
+    }
 
     #[inline(always)]
     fn magnitude(self) -> Self {
@@ -79,6 +98,12 @@ impl Logit for f32 {
 impl Logit for f64 {
     const LIMIT: Self = 1e140;
     const LOWEST: Self = Self::NEG_INFINITY;
+    const ZERO: Self = 0.0;
+
+    #[inline(always)]
+    fn exp_to_f64(self, max: Self) -> f64 {
+        exp_nonpositive_f64(self - max)
+    }
 
     #[inline(always)]
     fn magnitude(self) -> Self {
@@ -150,7 +175,7 @@ pub(super) fn largest<F: Logit>(row: &[F]) -> Option<F> {
     for block in blocks {
         for lane in 0..LANES {
             best[lane] = larger(best[lane], block[lane]);
-            outside[lane] |= u32::from(!within(block[lane]));
+            outside[lane] |= u32::from(!F::within(block[lane]));
         }
     }
     if let Some(&first) = tail.first() {
@@ -159,7 +184,7 @@ pub(super) fn largest<F: Logit>(row: &[F]) -> Option<F> {
         block[..tail.len()].copy_from_slice(tail);
         for lane in 0..LANES {
             best[lane] = larger(best[lane], block[lane]);
-            outside[lane] |= u32::from(!within(block[lane]));
+            outside[lane] |= u32::from(!F::within(block[lane]));
         }
     }
     let best = best.into_iter().fold(F::LOWEST, larger);
@@ -174,12 +199,7 @@ fn larger<F: Logit>(best: F, x: F) -> F {
 
 /// Where a row holds its first value that is NaN or beyond the limit.
 pub(super) fn first_outside<F: Logit>(row: &[F]) -> Option<usize> {
-    row.iter().position(|&x| !within(x))
-}
-
-#[inline(always)]
-fn within<F: Logit>(x: F) -> bool {
-    x.magnitude() <= F::LIMIT // false for NaN
+    row.iter().position(|&x| !F::within(x))
 }
 
 /// How many classes a stable sort by falling logit puts before `class`.

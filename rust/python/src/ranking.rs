@@ -1,0 +1,182 @@
+//! The ranking meter as a Python class.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use flyball_core::meters::{self, Labels, NonFinite, Ranked, Rows, Scale};
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+
+use crate::arrays::{Strided, StridedHalf, borrowed, floats, half_named, not_contiguous};
+use crate::error::{invalid, refused};
+
+/// Positives, negatives, AUROC with its bound and variance, average precision with its bound.
+type Numbers = (u64, u64, f64, f64, f64, f64, f64);
+
+/// Scores by their labels, kept while they are few, then counted in cells.
+#[pyclass(frozen, module = "flyball._native")]
+pub(crate) struct Ranking {
+    columns: usize,
+    scale: Scale,
+    meter: Mutex<meters::Ranking>,
+}
+
+impl Ranking {
+    fn wrap(meter: meters::Ranking) -> Self {
+        Self {
+            columns: meter.columns(),
+            scale: meter.scale(),
+            meter: Mutex::new(meter),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, meters::Ranking> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<R: Rows + Sync>(
+        &self,
+        rows: &R,
+        labels: &Bound<'_, PyAny>,
+        policy: NonFinite,
+    ) -> PyResult<()> {
+        let py = labels.py();
+        let update = |labels: Labels<'_>| {
+            py.detach(|| self.lock().update(rows, labels, policy))
+                .map_err(refused)
+        };
+        let contiguous = |_| not_contiguous("labels");
+        if let Ok(classes) = labels.cast::<PyArray1<i64>>() {
+            let classes = borrowed(classes.try_readonly(), "labels")?;
+            update(Labels::Classes(classes.as_slice().map_err(contiguous)?))
+        } else if let Ok(flags) = labels.cast::<PyArray2<u8>>() {
+            let flags = borrowed(flags.try_readonly(), "labels")?;
+            if !flags.is_c_contiguous() {
+                return Err(not_contiguous("labels"));
+            }
+            update(Labels::Flags(flags.as_slice().map_err(contiguous)?))
+        } else if let Ok(flags) = labels.cast::<PyArray2<i64>>() {
+            let flags = borrowed(flags.try_readonly(), "labels")?;
+            if !flags.is_c_contiguous() {
+                return Err(not_contiguous("labels"));
+            }
+            update(Labels::WideFlags(flags.as_slice().map_err(contiguous)?))
+        } else {
+            Err(invalid(
+                "`labels` is neither a 1-D array of int64 nor a 2-D array of uint8 or int64: convert it".to_owned(),
+            ))
+        }
+    }
+}
+
+fn scale_of(probabilities: bool) -> Scale {
+    if probabilities {
+        Scale::Probabilities
+    } else {
+        Scale::Logits
+    }
+}
+
+#[pymethods]
+impl Ranking {
+    #[new]
+    fn new(columns: usize, probabilities: bool) -> PyResult<Self> {
+        let meter = meters::Ranking::new(columns, scale_of(probabilities));
+        meter.map(Self::wrap).map_err(refused)
+    }
+
+    /// Make the meter whose state `state` returned.
+    #[staticmethod]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a sequence of Python ints is converted"
+    )]
+    fn from_state(columns: usize, probabilities: bool, state: Vec<i64>) -> PyResult<Self> {
+        let meter = meters::Ranking::from_state(columns, scale_of(probabilities), &state);
+        meter.map(Self::wrap).map_err(refused)
+    }
+
+    /// Add a batch: scores as `Classification.update` takes logits; a class for each row, or a flag
+    /// for each score.
+    fn update(
+        &self,
+        scores: &Bound<'_, PyAny>,
+        labels: &Bound<'_, PyAny>,
+        half: Option<&str>,
+        leave_out: bool,
+    ) -> PyResult<()> {
+        let policy = if leave_out {
+            NonFinite::LeaveOut
+        } else {
+            NonFinite::Refuse
+        };
+        match half {
+            Some(name) => {
+                let scores = floats::<u16>(scores, "scores")?;
+                let rows = StridedHalf::new(&scores, half_named(name)?, "scores")?;
+                self.read(&rows, labels, policy)
+            }
+            None if scores.cast::<PyArray2<f32>>().is_ok() => {
+                let scores = floats::<f32>(scores, "scores")?;
+                self.read(&Strided::new(&scores, "scores")?, labels, policy)
+            }
+            None => {
+                let scores = floats::<f64>(scores, "scores")?;
+                self.read(&Strided::new(&scores, "scores")?, labels, policy)
+            }
+        }
+    }
+
+    /// Add everything that `other` has seen.
+    fn merge(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<()> {
+        let other = other.get();
+        py.detach(|| {
+            // A copy: two locks at once could wait in a circle, and `other` may be `self`.
+            let other = other.lock().clone();
+            self.lock().merge(&other)
+        })
+        .map_err(refused)
+    }
+
+    #[getter]
+    fn columns(&self) -> usize {
+        self.columns
+    }
+
+    #[getter]
+    fn probabilities(&self) -> bool {
+        self.scale == Scale::Probabilities
+    }
+
+    #[getter]
+    fn rows(&self) -> u64 {
+        self.lock().rows()
+    }
+
+    #[getter]
+    fn left_out(&self) -> u64 {
+        self.lock().left_out()
+    }
+
+    /// Return the state as integers.
+    fn state(&self) -> Vec<i64> {
+        self.lock().state()
+    }
+
+    /// Return for each column positives, negatives, AUROC with its bound and variance, and average
+    /// precision with its bound.
+    fn ranked(&self, py: Python<'_>) -> Vec<Numbers> {
+        let ranked = py.detach(|| self.lock().ranked());
+        let numbers = |one: Ranked| {
+            (
+                one.positives,
+                one.negatives,
+                one.auroc,
+                one.auroc_bound,
+                one.auroc_variance,
+                one.average_precision,
+                one.average_precision_bound,
+            )
+        };
+        ranked.into_iter().map(numbers).collect()
+    }
+}
