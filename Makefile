@@ -89,6 +89,7 @@ bench: $(EXTENSION) ## Measure against rivals; writes benches/results and the ta
 	cargo bench --locked
 	$(BIN)/python -m benches $(ARGS)
 	$(BIN)/python -m benches.faults
+	$(BIN)/python -m benches.faults closed
 
 wheel: $(EXTENSION) ## Build the release wheel into dist.
 	$(BIN)/maturin build --release --locked --out dist

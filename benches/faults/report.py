@@ -111,7 +111,7 @@ def detectors_table(result: Result, splits: Collection[str] = ("known", "held-ou
         "good steps refused after NaN",
         "refused of 200 shifted",
     ]
-    return _table(head, rows, text=2)
+    return table(head, rows, text=2)
 
 
 def families_table(result: Result) -> str:
@@ -122,7 +122,7 @@ def families_table(result: Result) -> str:
          *(_rate(one["detectors"][name]["clean"]) for name in names)]
         for family, one in result["families"].items()
     ]  # fmt: skip
-    return _table(["family", "", "clean steps", *names], rows, text=2)
+    return table(["family", "", "clean steps", *names], rows, text=2)
 
 
 def finds_table(result: Result, name: str) -> str:
@@ -132,7 +132,7 @@ def finds_table(result: Result, name: str) -> str:
         faults = one["detectors"][name]["visible, found"]
         cells = [faults[_key(fault)] for fault in SEEN]
         rows.append([family, *(f"{found}/{visible}" for visible, found in cells)])
-    return _table(["family", *SEEN], rows, text=1)
+    return table(["family", *SEEN], rows, text=1)
 
 
 def loop_table(result: Result) -> str:
@@ -154,7 +154,7 @@ def loop_table(result: Result) -> str:
         "loss over that of the clean run, below which nine of ten runs ended that were not stopped. No one rolls back."
         "\n\n"
     )
-    return lead + _table(["detector", *faults], rows, text=1)
+    return lead + table(["detector", *faults], rows, text=1)
 
 
 def _key(fault: str) -> str:
@@ -245,7 +245,8 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2g}"
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]], *, text: int) -> str:
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], *, text: int) -> str:
+    """Return a table in Markdown, the first columns of which are text."""
     names = list(head)
     rule = ["---"] * text + ["---:"] * (len(names) - text)
     return "\n".join(f"| {' | '.join(row)} |" for row in [names, rule, *map(list, rows)])
