@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from flyball.errors import AgreementError
-from flyball.govern.agreement import Measured
+from flyball.govern.agreement import Measured, Spoilt
 from flyball.govern.records import AgreementLost
 from support import agreeing
 from support.ranks import Gone, Ranks, ranks
@@ -33,14 +33,17 @@ def test_every_rank_judges_a_step_by_the_same_numbers(pool: Ranks) -> None:
         [Measured(loss, 2.5) for loss in losses],
         [Measured(math.nan if rank == 1 else 1.0, math.inf) for rank in range(pool.count)],
         [Measured(1.0, None, keep=rank != 1) for rank in range(pool.count)],
-        [Measured(1.0, 3.0, shards=4.0, scale=8.0 / (rank + 1), buffers=2 * (rank == 1)) for rank in range(pool.count)],
+        [
+            Measured(1.0, 3.0, shards=4.0, scale=8.0 / (rank + 1), buffers=Spoilt(2 * (rank == 1)))
+            for rank in range(pool.count)
+        ],
     ]
     answers = pool.values(agreeing.steps, measured)
     steps = [alike([answer[number] for answer in answers]) for number in range(4)]
     assert steps[0] == Measured(sum(losses) / pool.count, 2.5)
     assert math.isnan(steps[1].loss) and steps[1].norm == math.inf
     assert steps[2] == Measured(1.0, None, keep=False)
-    assert steps[3] == Measured(1.0, math.sqrt(9.0 + 4.0 * pool.count), 0.0, 8.0 / pool.count, buffers=2)
+    assert steps[3] == Measured(1.0, math.sqrt(9.0 + 4.0 * pool.count), 0.0, 8.0 / pool.count, Spoilt.STATE)
 
 
 def test_norms_that_nobody_has_averaged_are_joined_and_told(pool: Ranks) -> None:
@@ -55,9 +58,9 @@ def test_every_rank_gets_the_same_answer_to_every_question(pool: Ranks) -> None:
     found = answers[0]
     assert found["every"] == (True, False)
     assert found["common"] == ({2: 0b110, 4: 0b0}[pool.count], 1 << 52)
-    assert found["lowest"] == 8 - pool.count
-    assert found["none"] is None
-    assert found["answer"] == sum(range(pool.count)) / pool.count
+    assert found["named"] == "abcd"[pool.count - 1]
+    assert found["unnamed"] is None
+    assert found["answer"] == (sum(range(pool.count)) / pool.count, False)
     assert found["captured"] == ((), 0, ())
     assert found["not captured"] == ((1,), 2, ())
     assert found["unlike"] == ((), 0, (1,))

@@ -42,9 +42,9 @@ def questions(rank: int) -> dict[str, object]:
     return {
         "every": one.every(rank < 9, rank != 1),
         "common": one.common(0b1110 >> rank, 1 << 52),
-        "lowest": one.lowest(None if rank == 0 else 7 - rank),
-        "none": one.lowest(None),
-        "answer": one.answer(float(rank)),
+        "named": one.first_named(None if rank == 0 else "abcd"[rank], list("abcd")),
+        "unnamed": one.first_named(None, list("abcd")),
+        "answer": one.answer(float(rank), whole=rank != 1),
         "captured": one.captured(whole=True, reason=0, digest=1),
         "not captured": one.captured(whole=rank != 1, reason=2 if rank == 1 else 0, digest=1),
         "unlike": one.captured(whole=True, reason=0, digest=1 + (rank == 1)),

@@ -58,10 +58,3 @@ def admit(
             f"`optimizer` owns {strange} parameters that are in neither `model` nor `extra`, and a rollback would "
             "leave them as they are: pass the module that has them in `extra`"
         )
-    ranks = torch.distributed.get_world_size() if _is_distributed() else 1
-    if ranks > 1:
-        raise InputError(f"a governor does not agree with those of {ranks - 1} other ranks yet: govern one process")
-
-
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

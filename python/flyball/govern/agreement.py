@@ -56,6 +56,14 @@ class Topic(IntEnum):
 _CALLED = ("start", "step", "answer", "look", "snapshot", "rollback", "restored", "epoch", "end of epoch")
 
 
+class Spoilt(IntEnum):
+    """Whether a buffer of the model is not finite, and since when."""
+
+    NOTHING = 0
+    BATCH = 1
+    STATE = 2
+
+
 class Measured(NamedTuple):
     """What one step is judged by: measured on one rank, or agreed on by all.
 
@@ -65,15 +73,17 @@ class Measured(NamedTuple):
         shards: The squared norm of the shards that a rank has alone, 0 if nothing is sharded; agreed on, their part is
             in `norm`.
         scale: The scale of the gradient scaler, if there is one.
-        buffers: 1 if this batch has left a buffer that is not finite, 2 if there was one before.
-        keep: Whether the batch can be kept.
+        buffers: Whether a buffer is not finite; agreed on, the worst.
+        whole: Whether the step is made of what its feed was told.
+        keep: Whether its batches can be kept.
     """
 
     loss: float
     norm: float | None
     shards: float = 0.0
     scale: float | None = None
-    buffers: int = 0
+    buffers: Spoilt = Spoilt.NOTHING
+    whole: bool = True
     keep: bool = True
 
 
@@ -149,39 +159,41 @@ class Agreement:
 
     def step(self, own: Measured) -> Measured:
         """Return what all ranks judge the step by."""
-        flags = (own.norm is not None) | own.keep << 1 | own.buffers << 2
+        flags = (own.norm is not None) | own.whole << 1 | own.keep << 2 | own.buffers << 3
         norm = 0.0 if own.norm is None else own.norm
         scale = 0.0 if own.scale is None else own.scale
         rows = self._exchange(Topic.STEP, own.loss, norm, own.shards, scale, float(flags))
         loss, shards, squares = 0.0, 0.0, 0.0
-        every, some = 7, 0
-        alike = True
+        every, some = -1, 0
         first = rows[0][3]
+        alike = True
         for _, _, one, norm, square, _, flag, *_ in rows:
             loss += one
             shards += square
             squares += norm * norm
-            alike = alike and norm == first
+            alike = alike and (norm == first or abs(norm - first) <= _ROUNDING * first)
             every &= int(flag)
             some |= int(flag)
-        # Replicas have the same gradients, to the bit. Where nobody has averaged them, no rank's norm is the right one.
+        # Replicas have the same gradients. Where nobody has averaged them, no rank's norm is the right one.
         together: float | None = first if alike else math.sqrt(squares / self.ranks)
         if not alike and math.isfinite(squares):
             self._say_that_norms_differ([row[3] for row in rows])
         if shards:
-            together = math.sqrt(first * first + shards) if alike else math.sqrt(squares / self.ranks + shards)
+            together = math.sqrt((first * first if alike else squares / self.ranks) + shards)
         return Measured(
             loss / self.ranks,
             together if some & 1 else None,
             0.0,
             None if own.scale is None else min(row[5] for row in rows),
-            max(int(row[6]) >> 2 for row in rows) if some >> 2 else 0,
+            Spoilt(max(int(row[6]) >> 3 for row in rows)) if some >> 3 else Spoilt.NOTHING,
             bool(every & 2),
+            bool(every & 4),
         )
 
-    def answer(self, loss: float) -> float:
-        """Return the mean loss of what every rank has served again."""
-        return sum(row[2] for row in self._exchange(Topic.ANSWER, loss)) / self.ranks
+    def answer(self, loss: float, *, whole: bool) -> tuple[float, bool]:
+        """Return the mean loss of what every rank has served again, and whether each has seen all of it."""
+        rows = self._exchange(Topic.ANSWER, loss, float(whole))
+        return sum(row[2] for row in rows) / self.ranks, all(row[3] for row in rows)
 
     def every(self, *flags: bool) -> tuple[bool, ...]:
         """Return which flags are up on every rank."""
@@ -199,11 +211,11 @@ class Agreement:
             found.append(bits)
         return tuple(found)
 
-    def lowest(self, number: int | None) -> int | None:
-        """Return the lowest of the numbers that the ranks have, None if none has one."""
-        rows = self._exchange(Topic.LOOK, math.inf if number is None else float(number))
-        lowest = min(row[2] for row in rows)
-        return None if lowest == math.inf else int(lowest)
+    def first_named(self, name: str | None, names: Sequence[str]) -> str | None:
+        """Return the last of the names that a rank gives: where shards differ, what a backward reaches first."""
+        rows = self._exchange(Topic.LOOK, -1.0 if name is None else float(names.index(name)))
+        last = int(max(row[2] for row in rows))
+        return None if last < 0 else names[last]
 
     def captured(self, *, whole: bool, reason: int, digest: int) -> Captured:
         """Say whether this rank has its snapshot, and return what became of it on all ranks.
@@ -338,6 +350,7 @@ class Restored(NamedTuple):
     digest: str
 
 
+_ROUNDING = 1e-4  # of a norm: ranks may sum it in another order
 _REST = tuple((0.0,) * (WORDS - given) for given in range(WORDS + 1))
 _PATIENCE = 5.0  # seconds until a death that torch has seen is seen here
 _CONNECTION = ("gloo", "nccl", "connection closed", "connection reset", "timed out")
@@ -357,7 +370,19 @@ def own_part(tensor: torch.Tensor) -> torch.Tensor:
     return shard
 
 
-def digest_of(values: Sequence[int | str]) -> int:
+def shape_of(*things: torch.nn.Module | torch.optim.Optimizer) -> int:
+    """Return a digest of what modules and optimizers are made of, not of their values."""
+    said: list[object] = []
+    for one in things:
+        said.append(type(one).__name__)
+        if isinstance(one, torch.nn.Module):
+            said += [(name, tuple(part.shape), part.dtype) for name, part in one.named_parameters()]
+        else:
+            said += [[tuple(part.shape) for part in group["params"]] for group in one.param_groups]
+    return digest_of(said)
+
+
+def digest_of(values: Sequence[object]) -> int:
     """Return a digest of 48 bits, which a message can carry."""
     digest = hashlib.blake2b(digest_size=6)
     for value in values:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flyball.govern.agreement import own_part
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -32,7 +34,7 @@ def first_not_finite(loss: object, model: nn.Module, owned: Iterable[nn.Paramete
         grad = parameter.grad
         if grad is None:
             continue
-        values = grad.coalesce().values() if grad.is_sparse else grad
+        values = grad.coalesce().values() if grad.is_sparse else own_part(grad)
         if not bool(torch.isfinite(values).all()):
             return name
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from flyball.errors import InputError
@@ -13,6 +12,7 @@ from flyball.nested import is_container, rebuilt
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from flyball.govern.agreement import Agreement
     from flyball.govern.diagnosis import Reference
     from flyball.govern.feed import Kept, Position, Shelf
     from flyball.govern.policy import Policy
@@ -47,6 +47,7 @@ class Out(NamedTuple):
         chances: The random state before the forward of each.
         first: Where the first of them stood.
         contents: The batches, if they are to be remembered.
+        keep: Whether every rank can keep its own.
     """
 
     batches: int = 0
@@ -55,6 +56,7 @@ class Out(NamedTuple):
     chances: tuple[Chance, ...] = ()
     first: Position | None = None
     contents: tuple[Any, ...] = ()
+    keep: bool = True
 
 
 class Feeding:
@@ -64,6 +66,7 @@ class Feeding:
         policy: Whether batches are kept, and whether the data must be able to come again.
         listener: Who is told of every batch.
         teller: Where warnings go.
+        agreement: The other ranks; None if there are none.
 
     Attributes:
         current: The feed that served last; None where there is none.
@@ -71,13 +74,14 @@ class Feeding:
         remembering: Whether the batches that are out are remembered themselves.
     """
 
-    def __init__(self, policy: Policy, listener: Listener, teller: Teller) -> None:
+    def __init__(self, policy: Policy, listener: Listener, teller: Teller, agreement: Agreement | None = None) -> None:
         self.current: Served[Any] | None = None
         self.everything = False
         self.remembering = False
         self._policy = policy
         self._listener = listener
         self._teller = teller
+        self._agreement = agreement
         self._feeds: dict[int, Served[Any]] = {}
         self._batches = 0
         self._chances: list[Chance] = []
@@ -120,8 +124,7 @@ class Feeding:
             return True
         if self._probe is not None:
             return not feed.more
-        ended = isinstance(feed.loader, Sized) and feed.position.batch == len(feed.loader)
-        return ended or self._batches >= feed.accumulate
+        return feed.ended or self._batches >= feed.accumulate
 
     @property
     def position(self) -> Position | None:
@@ -187,8 +190,22 @@ class Feeding:
             updates: How many updates were applied so far.
         """
         chances = out.chances or (chance,)
-        if self.current is not None and out.whole and None not in chances:
+        if self.current is not None and out.whole and out.keep and None not in chances:
             self.current.keep((reference, chances), batches=out.batches, updates=updates)
+
+    def keepable(self, out: Out) -> bool:
+        """Say whether this rank can keep a step."""
+        return self.current is not None and out.whole and self.current.keepable
+
+    def begins(self, feed: Served[Any]) -> None:
+        """When a loop over a feed begins."""
+        if self._agreement is not None:
+            self._agreement.epoch(feed.position.epoch, feed.position.batch, feed.length)
+
+    def ends(self, feed: Served[Any]) -> None:
+        """When a feed has come to the end of an epoch."""
+        if self._agreement is not None:
+            self._agreement.end(feed.served)
 
     def coming(self, feed: Served[Any], *, anew: bool) -> None:
         """Before a feed reads on, or a loop over it begins."""
@@ -221,8 +238,7 @@ class Feeding:
 
     def _compare(self, out: Out, feed: Served[Any]) -> None:
         """Say once that nothing is asked where steps are not made of what their feed was told."""
-        ended = isinstance(feed.loader, Sized) and feed.position.batch == len(feed.loader)
-        self._uneven = self._uneven + 1 if not out.whole and not ended else 0
+        self._uneven = self._uneven + 1 if not out.whole and not feed.ended else 0
         if self._uneven == _SEVERAL and self._policy.diagnosis:
             self._teller.warn(
                 "steps are made of %d batches, and the feed was told %d: no batch is served again in doubt, and a bad "
@@ -251,13 +267,32 @@ class Served(Feed[B]):
         """Whether the step that is served again has more batches."""
         return bool(self._waiting)
 
+    @property
+    def length(self) -> int | None:
+        """How many batches an epoch has, if the loader knows."""
+        try:
+            return len(self)
+        except TypeError:
+            return None  # also a loader over an iterable dataset, which has a length that raises
+
+    @property
+    def ended(self) -> bool:
+        """Whether the batch that is out is known to be the last of its epoch."""
+        return self.position.batch == self.length
+
     def __iter__(self) -> Any:
         self.listener.coming(self, anew=True)
-        return super().__iter__()
+        begun = super().__iter__()
+        self.listener.begins(self)
+        return begun
 
     def _next(self, target: int) -> B:
         self.listener.coming(self, anew=False)
-        batch = super()._next(target)
+        try:
+            batch = super()._next(target)
+        except StopIteration:
+            self.listener.ends(self)
+            raise
         at = self.position
         self.out_position = type(at)(at.epoch, at.batch - 1) if self.probe is None else self.probe.position
         self.listener.serving(self, batch)

@@ -20,7 +20,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +29,7 @@ import torch
 from flyball.errors import GovernorExhausted, InputError, RollbackFailed
 from flyball.govern import records
 from flyball.govern.admission import admit, checked_norm
+from flyball.govern.agreement import Agreement, Measured, Replicas, Spoilt, digest_of, is_sharded, shape_of
 from flyball.govern.attribution import first_not_finite
 from flyball.govern.before import BeforeForward
 from flyball.govern.bundle import Bundle, Bundles, Offence
@@ -38,9 +39,11 @@ from flyball.govern.feeding import Feeding, Out
 from flyball.govern.gradients import fetched, number
 from flyball.govern.inquiry import Inquiry, Outcome, also
 from flyball.govern.keeper import Keeper, Place
+from flyball.govern.keeper_of_ranks import KeeperOfRanks
 from flyball.govern.policy import Policy
 from flyball.govern.recovery import Attempt, Ladder, reseed
 from flyball.govern.report import RollbackReport, reported
+from flyball.govern.sharded import ShardedUpdate
 from flyball.govern.snapshot import SnapshotInfo, SnapshotRing, TrainingState
 from flyball.govern.telling import Teller
 from flyball.govern.update import Update
@@ -77,6 +80,7 @@ class Governor:
 
     Raises:
         InputError: Something cannot be governed, such as an optimizer that asks for a closure.
+        AgreementError: There are other ranks, and one did not make its governor, or made another one.
     """
 
     def __init__(
@@ -101,7 +105,9 @@ class Governor:
         optimizers, schedulers = _listed(optimizer), [] if scheduler is None else _listed(scheduler)
         modules = [model, *(one for one in (extra or {}).values() if isinstance(one, torch.nn.Module))]
         admit(modules, optimizers, schedulers)
-        self._update = Update(
+        self._agreement = Agreement.of_this_run(self.policy.agreement_timeout, self._teller.tell)
+        update = ShardedUpdate if any(map(is_sharded, model.parameters())) else Update
+        self._update = update(
             model, optimizers, schedulers, scaler=scaler, average=average, max_norm=checked_norm(max_norm)
         )
         self._known = self._update.count
@@ -117,18 +123,24 @@ class Governor:
         )
         self._state.register("vitals", self.vitals)
         self._generators = [one for one in (extra or {}).values() if isinstance(one, torch.Generator)]
-        self._keeper = Keeper(self._state, self.policy, self._teller, spill=None if spill is None else Path(spill))
+        agreement = self._agreement
+        if agreement is None:
+            self._keeper = Keeper(self._state, self.policy, self._teller, spill=_own_folder(spill, None))
+        else:
+            agreement.start(model=shape_of(model), optimizer=shape_of(*optimizers), policy=digest_of([self.policy]))
+            self._keeper = KeeperOfRanks(
+                self._state, self.policy, self._teller, agreement, Replicas(model), spill=_own_folder(spill, agreement)
+            )
         self._ladder = Ladder(self.policy)
-        self._feeding = Feeding(self.policy, self, self._teller)
-        self._feeding.remembering = bundles is not None
-        self._bundles = (
-            None if bundles is None else Bundles(Path(bundles), self._state, self.policy.bundles, self._teller)
-        )
+        self._feeding = Feeding(self.policy, self, self._teller, agreement)
+        folder = _own_folder(bundles, agreement)
+        self._feeding.remembering = folder is not None
+        self._bundles = None if folder is None else Bundles(folder, self._state, self.policy.bundles, self._teller)
         self._forward = BeforeForward(modules)
         self._forward.remember(chance=False, everything=False)
         self._born = self._touched()
         self._watched = _WATCHED
-        self._inquiry = Inquiry(self.policy, self.vitals, self._touched)
+        self._inquiry = Inquiry(self.policy, self.vitals, self._touched, self._agreement)
         self._rolled = False
         self._refusals = 0  # in a row
         self._steps = 0
@@ -189,6 +201,7 @@ class Governor:
             RollbackFailed: No snapshot could be restored.
             SnapshotError: The state that training starts from is not finite, or has no room.
             InputError: The loss is no number.
+            AgreementError: A rank is gone, late, or at another place of its program; it is named.
         """
         told = number(loss)
         out = self._feeding.take()
@@ -198,17 +211,23 @@ class Governor:
         self._have_a_way_back()
         value, norm, buffers = self._measure(told)
         self._watch_others(out)
+        spoilt = Spoilt.NOTHING if buffers is None or math.isfinite(buffers) else self._spoilt()
+        scale = self._update.scale
+        if self._agreement is not None:
+            own = Measured(value, norm, self._update.shards, scale, spoilt, out.whole, self._feeding.keepable(out))
+            value, norm, _, scale, spoilt, whole, keep = self._agreement.step(own)
+            out = out._replace(whole=whole, keep=keep)
         rolled, self._rolled = self._rolled, False
         if rolled and norm is None:
             self._leave_out()  # the gradients were those of the state that was left
             return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("rolled-back",))
-        verdict, damaged = self._judge(value, norm, buffers)
+        verdict = self._judge(value, norm, scale, spoilt)
         self._steps += 1
         if verdict.action is Action.APPLY:
             return self._applied(verdict, value, norm, out)
         if verdict.level < Level.ANOMALY:
             return self._left_to_the_scaler(verdict)
-        return self._refused(verdict, loss, value, out, damaged=damaged)
+        return self._refused(verdict, loss, value, out, damaged=spoilt is Spoilt.STATE)
 
     def observe(self, loss: float, grad_norm: float | None = None, **more: Any) -> Verdict:
         """Judge a loss and a norm, and do nothing about it: the detector alone, as `Vitals.observe`."""
@@ -261,6 +280,17 @@ class Governor:
         """Forget the levels, scales and thresholds of one stream, or of all, and what was kept: the loss is another."""
         self._shift(lambda: self.vitals.rebaseline(stream=stream))
 
+    def naming_ranks(self) -> AbstractContextManager[None]:
+        """Name the rank that is gone where torch's own communication fails: put your loop into it.
+
+        A rank that dies while the others average gradients is met by their backward, which says "connection closed by
+        peer" and no name. In a single process it does nothing.
+
+        Raises:
+            AgreementError: In the place of such an error, which is its cause.
+        """
+        return nullcontext() if self._agreement is None else self._agreement.naming_ranks()
+
     def state_dict(self) -> dict[str, Any]:
         """Return what the governor itself remembers, as plain data; the model and the rest are yours to save."""
         return {
@@ -291,20 +321,24 @@ class Governor:
         value, norm, buffers = fetched(loss, norm, buffers)
         return math.nan if value is None else value, norm, buffers
 
-    def _judge(self, loss: float, norm: float | None, buffers: float | None) -> tuple[Verdict, bool]:
-        """Ask the detector; what the forward left in the buffers counts as part of the batch.
-
-        Returns:
-            The verdict, and whether buffers were damaged before this batch already.
-        """
-        if buffers is None or math.isfinite(buffers) or not (broken := self._forward.broken()):
-            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=self._update.scale), False
-        if all(bool(torch.isfinite(buffer.copy).all()) for buffer in broken):
+    def _judge(self, loss: float, norm: float | None, scale: float | None, spoilt: Spoilt) -> Verdict:
+        """Ask the detector; what the forward left in the buffers counts as part of the batch."""
+        if spoilt is Spoilt.NOTHING:
+            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=scale)
+        if spoilt is Spoilt.BATCH:
             # They were finite before this batch, and will be again: it is the batch that is refused.
             verdict = self.vitals.observe(loss, norm, step=self._steps, nonfinite=("gradients",))
             codes = {"nonfinite-gradients": "nonfinite-buffers"}
-            return verdict._replace(reasons=tuple(codes.get(code, code) for code in verdict.reasons)), False
-        return self.vitals.observe(loss, norm, step=self._steps, nonfinite=("buffers",)), True
+            return verdict._replace(reasons=tuple(codes.get(code, code) for code in verdict.reasons))
+        return self.vitals.observe(loss, norm, step=self._steps, nonfinite=("buffers",))
+
+    def _spoilt(self) -> Spoilt:
+        """Say whether a buffer is not finite, and since when."""
+        broken = self._forward.broken()
+        if not broken:
+            return Spoilt.NOTHING
+        before = all(bool(torch.isfinite(buffer.copy).all()) for buffer in broken)
+        return Spoilt.BATCH if before else Spoilt.STATE
 
     def _watch_others(self, out: Out) -> None:
         """Find out in the first steps whether the loop draws from Python's or NumPy's generators."""
@@ -355,13 +389,16 @@ class Governor:
     def _refused(
         self, verdict: Verdict, loss: torch.Tensor | float, value: float, out: Out, *, damaged: bool
     ) -> Verdict:
-        if "nonfinite" in verdict.reasons:
+        nonfinite = "nonfinite" in verdict.reasons
+        if nonfinite:
             name = first_not_finite(loss, self._model, self._update.parameters)
+            if self._agreement is not None:
+                name = self._agreement.first_named(name, [name for name, _ in self._model.named_parameters()])
             at = "" if out.first is None else f" ({out.first})"
             if name is not None:
                 verdict = verdict._replace(note=f"the first gradient that is not finite is that of `{name}`{at}")
         self._leave_out()
-        if "nonfinite" in verdict.reasons and not self._update.finite():
+        if nonfinite and not self._finite():
             verdict, damaged = also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC), True
         self._refusals += 1
         if self._refusals == 1:  # one of a row is enough
@@ -373,9 +410,12 @@ class Governor:
     def _answered(self, value: float, out: Out) -> Verdict:
         """Take the loss of what was served again, and undo all else that serving it did."""
         chance = self._forward.chance
+        whole = out.whole
+        if self._agreement is not None:
+            value, whole = self._agreement.answer(value, whole=whole)
         self._feeding.everything = self._feeding.everything or (chance is not None and not chance.same_others())
         self._leave_out()
-        if not out.whole:
+        if not whole:
             self._inquiry.close()  # the loop made a step of a part of it, whose loss says nothing
         if not self._inquiry.open or out.probe is None:  # or a rollback in between has closed the question
             return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("asking",))
@@ -451,7 +491,7 @@ class Governor:
         try:
             return self._ladder.climb(self._steps, reason)
         except GovernorExhausted as error:
-            broken = "" if self._update.finite() else ". A parameter is not finite: resume from a checkpoint"
+            broken = "" if self._finite() else ". A parameter is not finite: resume from a checkpoint"
             message = f"{error}{broken}"
             self._teller.tell(records.Exhausted(step=self._steps, message=message))
             raise GovernorExhausted(message) from None
@@ -459,6 +499,8 @@ class Governor:
     def _go_on(self, place: Place, now: Chance, attempt: Attempt) -> None:
         """Let the data go on after a restore, or come again, and chance with them."""
         again = self.policy.recovery != "skip" and self._unreachable(place) is None
+        if self._agreement is not None:
+            again = self._agreement.every(again)[0]
         if again and place.feed is not None and place.position is not None:
             place.feed.seek(place.position)
         if not again:
@@ -518,6 +560,11 @@ class Governor:
         self._update.leave_out()
         self._forward.put_back()
 
+    def _finite(self) -> bool:
+        """Say whether every parameter is finite, on every rank."""
+        here = self._update.finite()
+        return here if self._agreement is None else self._agreement.every(here)[0]
+
     def _touched(self) -> tuple[int, ...]:
         """Return what changes when a parameter is written to, by an update or by anything else."""
         return (self.updates, *(parameter._version for parameter in self._update.parameters))  # noqa: SLF001 -- torch's only word on it
@@ -541,3 +588,10 @@ class Governor:
 
 def _listed(thing: Any) -> list[Any]:
     return list(thing) if isinstance(thing, list | tuple) else [thing]
+
+
+def _own_folder(folder: str | Path | None, agreement: Agreement | None) -> Path | None:
+    """Return the folder of this rank: all of them number what they write alike."""
+    if folder is None:
+        return None
+    return Path(folder) if agreement is None else Path(folder) / f"rank-{agreement.rank}"

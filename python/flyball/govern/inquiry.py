@@ -22,6 +22,7 @@ from flyball.govern.verdict import Action, Level, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flyball.govern.agreement import Agreement
     from flyball.govern.feed import Feed, Kept
     from flyball.govern.policy import Policy
     from flyball.govern.vitals import Vitals
@@ -76,16 +77,24 @@ class Inquiry:
         policy: Whether anything is asked at all, and how long a rollback counts.
         vitals: Learns what was found.
         touched: Returns what changes when a parameter is written to: a state that was sound stays so until then.
+        agreement: The other ranks, which are asked the same; None if there are none.
 
     Attributes:
         feed: What serves batches again; None where there is none, and nothing can be asked.
     """
 
-    def __init__(self, policy: Policy, vitals: Vitals, touched: Callable[[], tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        vitals: Vitals,
+        touched: Callable[[], tuple[int, ...]],
+        agreement: Agreement | None = None,
+    ) -> None:
         self.feed: Feed[Any] | None = None
         self._policy = policy
         self._vitals = vitals
         self._touched = touched
+        self._agreement = agreement
         self._question: _Question | None = None
         self._sound_at: tuple[int, ...] = ()
         self._restored_at: tuple[int, ...] = ()
@@ -133,12 +142,12 @@ class Inquiry:
         slow = bool(_SLOW & set(verdict.reasons))
         if slow and verdict.step - self._slow_rollback < self._policy.rollback_window:
             return self._shifted(verdict)
-        if ask and not slow and self._sound_at == self._touched():
+        if ask and not slow and self._untouched(self._sound_at):
             return self._data(verdict)  # nothing was applied since the state was last found sound
         about = About.SLOW if slow else About.REFUSED
         if ask and self._ask(_Question(verdict, about, Diagnosis(updates))):
             return Outcome(also(verdict, "asking")._replace(action=Action.SKIP))
-        if ask and not slow and self._restored_at == self._touched():
+        if ask and not slow and self._untouched(self._restored_at):
             # Nothing was kept when the snapshot was taken, and nothing was applied since it was restored: to go back
             # to it once more would change nothing, and spend the budget.
             return self._data(verdict)
@@ -149,6 +158,7 @@ class Inquiry:
         question, feed = self._question, self.feed
         if question is None or feed is None:
             raise InputError("no question is open: only a batch that is served again is an answer")
+        self._agree_on_shelf(feed)
         reference: Reference = kept.info[0]  # type: ignore[index] # what the governor kept
         score, diagnosis = reference.score(loss), question.diagnosis
         if question.about is About.SLOW:
@@ -169,6 +179,7 @@ class Inquiry:
         self._question = None
         if self.feed is None or not self._policy.diagnosis:
             return False
+        self._agree_on_shelf(self.feed)
         if question.about is About.SLOW:
             asked = len(question.diagnosis.scores)
             enough = len(self.feed.shelf.anchors) >= _ANCHORS_NEEDED
@@ -179,6 +190,16 @@ class Inquiry:
         if kept is not None:
             self._question = question
         return kept is not None
+
+    def _untouched(self, since: tuple[int, ...]) -> bool:
+        """Say whether no parameter was written to since, on any rank."""
+        here = since == self._touched()
+        return here if self._agreement is None else self._agreement.every(here)[0]
+
+    def _agree_on_shelf(self, feed: Feed[Any]) -> None:
+        """Drop what one of the ranks cannot serve any more, so that all of them serve the same age."""
+        if self._agreement is not None:
+            feed.shelf = feed.shelf.only(*self._agreement.common(*feed.shelf.masks()))
 
     def _found(self, finding: Finding, question: _Question) -> Outcome:
         verdict, about = question.verdict, question.about

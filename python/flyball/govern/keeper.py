@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flyball.errors import RollbackFailed, SnapshotError
 from flyball.govern import records
-from flyball.govern.snapshot import SnapshotInfo, SnapshotRing, TrainingState
+from flyball.govern.snapshot import Prepared, SnapshotInfo, SnapshotRing, TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from flyball.govern.feed import Feed, Position, Shelf
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # Why a snapshot that is trusted may not be on the disk.
 _UNWRITTEN = frozenset({"disk", "unsupported"})
+
+# Why no snapshot could be taken, where it is the state that is damaged.
+_DAMAGE = frozenset({"not-finite", "replicas"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Return:
         restored: What the restore did.
         passed_over: Newer snapshots that could not be restored, and why.
         abandoned: Newer snapshots, which belong to the branch that was left; they are gone.
+        digest: Of the weights of all ranks together; empty in a single process.
     """
 
     info: SnapshotInfo
@@ -60,6 +64,7 @@ class Return:
     restored: RestoreReport
     passed_over: tuple[str, ...]
     abandoned: tuple[int, ...]
+    digest: str = ""
 
 
 class Health(NamedTuple):
@@ -138,7 +143,7 @@ class Keeper:
         except SnapshotError as error:
             self._captured_at = place.updates
             self._teller.tell(records.SnapshotDiscarded(step=place.step, reason=str(error)))
-            if error.reason == "not-finite":
+            if error.reason in _DAMAGE:
                 return Health(damage=str(error))
             self._teller.warn("step %d: no snapshot was taken (%s)", place.step, error)
             return Health()
@@ -168,22 +173,21 @@ class Keeper:
         passed_over: list[str] = []
         mixed: RollbackFailed | None = None
         newest_first = self._ring.committed[::-1]
-        for info in newest_first[max(0, min(older, len(newest_first) - 1)) :]:
-            if (reason := unusable(self._places[info.id])) is not None:
-                passed_over.append(f"snapshot {info.id}: {reason}")
-                continue
+        choice = newest_first[max(0, min(older, len(newest_first) - 1)) :]
+        while (ready := self._ready(choice, unusable, passed_over)) is not None:
+            info, prepared = ready
             try:
-                restored = self._ring.restore(info.id)
-            except SnapshotError as error:
-                passed_over.append(f"snapshot {info.id}: {error}")
+                restored, digest = self._commit(prepared)
             except RollbackFailed as error:
                 if not isinstance(error.__cause__, Exception | None):
                     raise  # an interrupt: the user wants an end, and not another attempt
                 passed_over.append(f"snapshot {info.id}: {error}")
                 mixed = error
+                choice = tuple(one for one in choice if one.id < info.id)
             else:
                 self._healthy, self._captured_at = 0, info.step
-                return Return(info, self._places[info.id], restored, tuple(passed_over), self._abandon(info.id))
+                abandoned = self._abandon(info.id)
+                return Return(info, self._places[info.id], restored, tuple(passed_over), abandoned, digest)
         why = "; ".join(passed_over) or "there is none"
         if mixed is not None:
             raise RollbackFailed(
@@ -197,6 +201,28 @@ class Keeper:
             "reasons, or resume from a checkpoint"
         )
 
+    def _ready(
+        self, choice: Sequence[SnapshotInfo], unusable: Callable[[Place], str | None], passed_over: list[str]
+    ) -> tuple[SnapshotInfo, Prepared] | None:
+        """Return the first of some snapshots that can be restored, with all done that may fail and be taken back."""
+        for info in choice:
+            if (reason := unusable(self._places[info.id])) is not None:
+                passed_over.append(f"snapshot {info.id}: {reason}")
+                continue
+            try:
+                return info, self._ring.prepare(info.id)
+            except SnapshotError as error:
+                passed_over.append(f"snapshot {info.id}: {error}")
+        return None
+
+    def _commit(self, prepared: Prepared) -> tuple[RestoreReport, str]:
+        """Do the rest of a restore; return what it did, and a digest of the weights of all ranks.
+
+        Raises:
+            RollbackFailed: It broke off half-way.
+        """
+        return prepared.commit(), ""
+
     def _abandon(self, restored: int) -> tuple[int, ...]:
         newer = tuple(info.id for info in self._ring.committed if info.id > restored)
         for id_ in newer:
@@ -209,11 +235,14 @@ class Keeper:
             self._ring.discard(candidate.id)
 
     def _capture(self, place: Place) -> SnapshotInfo:
-        info = self._ring.capture(place.updates)
+        info = self._captured(place)
         self._captured_at = place.updates
         self._healthy = 0
         self._places[info.id] = place
         return info
+
+    def _captured(self, place: Place) -> SnapshotInfo:
+        return self._ring.capture(place.updates)
 
     def _trust(self, info: SnapshotInfo, place: Place) -> SnapshotInfo:
         try:

@@ -47,6 +47,7 @@ class Policy(Config):
         rollback_window: So many steps.
         lr_backoff: From the second rollback within the window on (from the first, where `recovery` is ``lr_backoff``),
             the learning rate is multiplied with this, once more each time, and rises back over a hundred steps.
+        agreement_timeout: With several ranks, how many seconds one is waited for before the run stops and names it.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -72,6 +73,7 @@ class Policy(Config):
     max_rollbacks: Count = 3
     rollback_window: Count = 1000
     lr_backoff: Annotated[float, Range(above=0.0, high=1.0)] = 0.5
+    agreement_timeout: Positive = 600.0
 
     def conflicts(self) -> Iterable[str]:
         """An anomaly below the watch would hide it."""

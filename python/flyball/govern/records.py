@@ -56,7 +56,7 @@ class SnapshotUnwritten(Event):
     reason: str
 
 
-@event("rollback.done", version=2)
+@event("rollback.done", version=3)
 class RolledBack(Event):
     """The run is as it was when it was last known to be good; the fields are those of `RollbackReport`."""
 
@@ -82,6 +82,7 @@ class RolledBack(Event):
     abandoned: Sequence[int] = ()
     bytes: int = 0
     checksum: str = ""
+    digest: str = ""
     phases: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -41,6 +41,7 @@ class RollbackReport:
         abandoned: Snapshots taken after this one, which belong to the branch that was left, and are gone.
         bytes: What was put back.
         checksum: Of the tensors that were put back; equal states, laid out alike, have equal checksums.
+        digest: Of the weights of all ranks together, each of which has compared its own; empty in a single process.
         seconds: How long it took.
         phases: Seconds of each phase, by name, in order.
     """
@@ -66,6 +67,7 @@ class RollbackReport:
     abandoned: tuple[int, ...]
     bytes: int
     checksum: str
+    digest: str
     seconds: float
     phases: Mapping[str, float]
 
@@ -112,6 +114,7 @@ def reported(
         abandoned=back.abandoned,
         bytes=restored.bytes,
         checksum=back.info.checksum,
+        digest=back.digest,
         seconds=restored.seconds,
         phases=restored.phases,
     )

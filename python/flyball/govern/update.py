@@ -23,7 +23,12 @@ class Update:
         scaler: The gradient scaler, or None.
         average: What follows the weights, or None.
         max_norm: The norm that gradients are clipped to, or None.
+
+    Attributes:
+        shards: The squared norm of the last gradients that this rank holds a part of, beside what `measure` returned.
     """
+
+    shards = 0.0
 
     def __init__(
         self,
@@ -85,10 +90,7 @@ class Update:
             factor: What the learning rates are multiplied with, for this update alone.
         """
         if self._max_norm is not None and norm is not None:
-            if isinstance(norm, torch.Tensor):
-                torch.nn.utils.clip_grads_with_norm_(self.parameters, self._max_norm, norm)
-            else:
-                clip(self.parameters, norm, self._max_norm)
+            self._clip(norm, self._max_norm)
         if factor < 1.0:
             with self._slowed(factor):
                 self._step(scaled=norm is not None)
@@ -110,6 +112,12 @@ class Update:
         self._clear()
         if self._scaler is not None:
             self._scaler.update(new_scale=self._scaler.get_scale())
+
+    def _clip(self, norm: float | torch.Tensor, most: float) -> None:
+        if isinstance(norm, torch.Tensor):
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
+        else:
+            clip(self.parameters, norm, most)
 
     def _step(self, *, scaled: bool) -> None:
         for optimizer in self._optimizers:

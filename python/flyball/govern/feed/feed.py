@@ -199,6 +199,11 @@ class Feed(Generic[B]):
         self._served = state["served"]
         self._told = True
 
+    @property
+    def keepable(self) -> bool:
+        """Whether the batches that are out can be kept: they are new, and nobody has changed them in place."""
+        return self._keeps and self._probe is None and bool(self._out) and all(held.whole for _, held in self._out)
+
     def keep(self, info: object = None, *, batches: int = 1, updates: int | None = None) -> bool:
         """Hold the batch that is out as a healthy one, to be served again.
 

@@ -89,6 +89,21 @@ class Shelf(Generic[B]):
             found = tuple(entry for entry in self.entries if self.count - entry.number + 1 == age)
         return found[0] if found and found[0].whole else None
 
+    def masks(self) -> tuple[int, int]:
+        """Return the steps that can be served, as bits: the entries by their age, the anchors by their place."""
+        anchors = sum(1 << place for place, anchor in enumerate(self.anchors) if anchor.whole)
+        return sum(1 << age for age in self.ages), anchors
+
+    def only(self, ages: int, anchors: int) -> Shelf[B]:
+        """Return the shelf with nothing but the steps whose bits are set, itself if that is all it has."""
+        if self.masks() == (ages, anchors) and len(self.ages) == len(self.entries):
+            return self
+        return replace(
+            self,
+            entries=tuple(entry for entry in self.entries if ages >> (self.count - entry.number + 1) & 1),
+            anchors=tuple(anchor for place, anchor in enumerate(self.anchors) if anchors >> place & 1),
+        )
+
     @property
     def ages(self) -> tuple[int, ...]:
         """The ages that can be served, the newest first."""
