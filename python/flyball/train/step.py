@@ -38,7 +38,7 @@ class StepReport:
 
     Args:
         loss: The mean loss of the batch, detached.
-        count: Over how many samples, or tokens.
+        count: Over how many samples, or tokens; a tensor where that lies on a device.
         samples: How many samples the batch has.
         norm: The gradients' norm, before clipping; None with a governor, whose verdict knows it.
         applied: Whether the weights were updated.
@@ -46,7 +46,7 @@ class StepReport:
     """
 
     loss: torch.Tensor
-    count: float
+    count: float | torch.Tensor
     samples: int
     norm: torch.Tensor | None
     applied: bool
@@ -199,15 +199,18 @@ class _Stepper:
 
     def __call__(self, batch: Batch, **where: Any) -> StepReport:
         parts = batch.split(self._accumulate)
-        counts = [float(self._objective.count(part)) for part in parts]
+        counts = [self._objective.count(part) for part in parts]
+        if len(parts) > 1:
+            # Only to weight the parts are the counts needed now; of one, a device is not waited for.
+            counts = [float(count) for count in counts]
         total = sum(counts)
         loss: torch.Tensor | None = None
         outcome: Outcome | None = None
         for part, count in zip(parts, counts, strict=True):
-            if count == 0.0:
+            if not isinstance(count, torch.Tensor) and count == 0:
                 continue
             outcome = self._objective.measure(self._model, part, **where)
-            weighted = outcome.loss if count == total else outcome.loss * (count / total)
+            weighted = outcome.loss if len(parts) == 1 else outcome.loss * (count / total)
             (weighted if self._scaler is None else self._scaler.scale(weighted)).backward()  # type: ignore[no-untyped-call]
             loss = weighted.detach() if loss is None else loss + weighted.detach()
         if loss is None or outcome is None:

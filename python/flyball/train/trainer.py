@@ -121,6 +121,7 @@ class Trainer:
         self.objective = as_objective(objective).to(self.device)
         self.history = History()
         self.step, self.epoch = 0, 0
+        self._steps: int | None = None  # how many there will be, if that is known
         dtype = choose_dtype(precision, self.device)
         self._optimizers: list[torch.optim.Optimizer] = (
             [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
@@ -186,6 +187,7 @@ class Trainer:
         tally, stopping = Tally(), self._stopping
         feed: Feed[Any] = self._verbs.feed(train, accumulate=self._accumulate)
         steps = None if (batches := _length(train)) is None else epochs * -(-batches // self._accumulate)
+        self._steps = steps
         with closing(feed), self._open(feed, tally, batches) as run, Wish(active=run.folder is not None) as wish:
             self._begin(run, resume, accept)
             while self.epoch < epochs and not (stopping and stopping.over):
@@ -223,7 +225,7 @@ class Trainer:
         with self._learn.precision:
             return evaluate(
                 self.model, loader, objective=self.objective, device=self.device, name="validation", step=self.step,
-                epoch=self.epoch,
+                steps=self._steps, epoch=self.epoch,
             )  # fmt: skip
 
     def _open(self, feed: Feed[Any], tally: Tally, batches: int | None) -> Run:
