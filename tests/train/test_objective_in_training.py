@@ -1,4 +1,4 @@
-"""Objectives with a state of their own in the trainer: their parameters are trained, and a run resumes with all of it."""
+"""Objectives with a state of their own in the trainer: they are trained, and a run resumes with all of them."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def everything(trainer: Trainer) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("objective", [learnt, balanced, scheduled])
 def test_a_run_that_is_resumed_ends_where_the_whole_one_ends(
     objective: Callable[[], Objective],
-    governed: bool,
-    tmp_path: Path,  # noqa: FBT001 -- a case
+    governed: bool,  # noqa: FBT001 -- a case
+    tmp_path: Path,
 ) -> None:
     """Property I3: parameters of terms, learnt weights, averages and the schedule included; measured on the way."""
     whole, loader = made(objective(), None, governed=governed)
