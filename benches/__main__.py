@@ -9,7 +9,7 @@ from importlib import import_module
 from benches import harness
 
 # Each is a module with `contests()` and `PACKAGES`, the rivals whose versions are recorded.
-NAMES = ("agreement", "classification", "governor", "import_time", "objective", "selective", "snapshot")
+NAMES = ("agreement", "classification", "governor", "import_time", "objective", "selective", "snapshot", "trainer")
 
 
 def main() -> int:

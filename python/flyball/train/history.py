@@ -171,6 +171,10 @@ class Tally:
 
     def add(self, loss: Any, weight: float) -> None:
         """Take the loss of a step that was applied: a number, or a tensor that holds one."""
+        if type(loss) is float and not self._waiting:
+            self._sum += loss * weight
+            self._weight += weight
+            return
         self._waiting.append((loss, weight))
         if len(self._waiting) >= self._MOST:
             self._read()

@@ -102,13 +102,13 @@ class Run:
         return checkpoint
 
     def _make(self, folder: Path, *, goes_on: bool) -> None:
-        if goes_on and (folder / run_folder.JOURNAL).exists():
-            self._lock_or_refuse(folder)
-            return
-        try:
-            run_folder.create(folder)
-        except RunExistsError as error:
-            raise RunExistsError(f"{error}, or go on with it: `fit(..., resume='auto')`") from error
+        # A kill may have come between the first file of a run and the second.
+        begun = any((folder / name).exists() for name in (run_folder.CONFIG, run_folder.JOURNAL))
+        if not (goes_on and begun):
+            try:
+                run_folder.create(folder)
+            except RunExistsError as error:
+                raise RunExistsError(f"{error}, or go on with it: `fit(..., resume='auto')`") from error
         self._lock_or_refuse(folder)
 
     def _lock_or_refuse(self, folder: Path) -> None:

@@ -122,6 +122,7 @@ class Trainer:
         self.history = History()
         self.step, self.epoch = 0, 0
         self._steps: int | None = None  # how many there will be, if that is known
+        self._near = self.device.type == "cpu"
         dtype = choose_dtype(precision, self.device)
         self._optimizers: list[torch.optim.Optimizer] = (
             [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
@@ -204,7 +205,7 @@ class Trainer:
                     verdict = self._verbs.step(learned.loss)  # measure, decide, then apply, leave out or roll back
                     if asked:
                         continue
-                    self.step += 1
+                    self.step = self.history.steps = self.step + 1
                     self._count(run, tally, learned, verdict, rate)
                     self._save_if_due(run, verdict)
                     if wish.signal:
@@ -280,7 +281,7 @@ class Trainer:
     def _count(self, run: Run, tally: Tally, learned: Learned, verdict: Verdict, rate: Any) -> None:
         """Take note of a step that was made."""
         loss: Any = learned.loss
-        if self.device.type == "cpu":
+        if self._near:
             loss = loss.item()  # a GPU is not waited for; the tally and the journal read it when they come to it
             if not math.isfinite(loss):
                 learned.outcome.verify()
@@ -288,7 +289,6 @@ class Trainer:
             tally.add(loss, learned.weight)
         else:
             tally.left_out += 1
-        self.history.steps = self.step
         if run.told:
             run.tell(StepSample(step=self.step, epoch=self.epoch + 1, loss=loss, learning_rate=rate))
             if self._log_every and self.step % self._log_every == 0 and len(learned.outcome.parts) > 1:
@@ -300,7 +300,8 @@ class Trainer:
 
     def _save_if_due(self, run: Run, verdict: Verdict) -> None:
         """Write a checkpoint after so many steps; of a doubtful state not now, but as soon as it is settled."""
-        self._due = self._due or (self._every is not None and self.step % self._every == 0)
+        if self._every is not None and self.step % self._every == 0:
+            self._due = True
         if self._due and verdict.action is Action.APPLY and "asking" not in verdict.reasons:
             self._save(run)
 

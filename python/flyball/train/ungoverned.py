@@ -36,6 +36,7 @@ class Ungoverned:
         modules: Sequence[torch.nn.Module] = (),
     ) -> None:
         admit([model, *modules], optimizers, scheduler)
+        self._model, self._optimizers, self._schedulers, self._average = model, optimizers, scheduler, average
         self._update = Update(
             model, optimizers, scheduler, scaler=scaler, average=average, max_norm=checked_norm(max_norm)
         )
@@ -50,7 +51,17 @@ class Ungoverned:
     def step(self, loss: torch.Tensor) -> Verdict:  # noqa: ARG002 -- as a governor's
         """Apply the update."""
         step, self._steps = self._steps, self._steps + 1
-        norm = self._update.measure() if self._measures else None
+        if not self._measures:
+            for optimizer in self._optimizers:
+                optimizer.step()
+            for scheduler in self._schedulers:
+                scheduler.step()
+            if self._average is not None:
+                self._average.update_parameters(self._model)
+            for optimizer in self._optimizers:
+                optimizer.zero_grad()
+            return Verdict(step, "train")
+        norm = self._update.measure()
         if self._scales and norm is not None and not math.isfinite(norm.item()):
             self._update.leave_to_the_scaler()
             return Verdict(step, "train", Level.OK, Action.SKIP, ("amp-skip",))
