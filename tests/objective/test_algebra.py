@@ -447,3 +447,58 @@ def test_a_batch_that_a_governor_refuses_leaves_no_trace_in_dynamic_weights() ->
     assert bool(healthy["weights.task.full"] >= 2)
     for name, value in healthy.items():
         assert torch.equal(value, faulty[name]), name
+
+
+class GradCAM:
+    def __repr__(self) -> str:
+        return "GradCAM()"
+
+
+class Attacking(Term):
+    """What later terms look like: they share one costly adversarial batch, and the forward on it."""
+
+    attacks = 0
+
+    def adversarial(self, model: Any, batch: Batch, step: StepContext) -> torch.Tensor:
+        def attack() -> torch.Tensor:
+            Attacking.attacks += 1
+            found: torch.Tensor = model(batch.inputs + 0.1)
+            return found
+
+        return step.share("pgd, eps 8/255", attack)
+
+
+class Trades(Attacking):
+    def __init__(self, eps: float, steps: int, **pace: Any) -> None:
+        super().__init__(**pace)
+        self.said = f"eps={eps:.4f}, steps={steps}"
+
+    def forward(self, model: Any, batch: Batch, step: StepContext) -> torch.Tensor:
+        return (step.scores - self.adversarial(model, batch, step)).square().mean()
+
+    def extra_repr(self) -> str:
+        return self.said
+
+
+class Stable(Attacking):
+    def __init__(self, explainer: GradCAM, **pace: Any) -> None:
+        super().__init__(**pace)
+        self.explainer = explainer
+
+    def forward(self, model: Any, batch: Batch, step: StepContext) -> torch.Tensor:
+        return (step.scores.relu() - self.adversarial(model, batch, step).relu()).abs().mean()
+
+    def extra_repr(self) -> str:
+        return repr(self.explainer)
+
+
+def test_robustness_and_explanation_cost_one_adversarial_batch_and_not_two() -> None:
+    objective = Task() + 6.0 * Trades(eps=8 / 255, steps=10, every=2) + 0.1 * Stable(GradCAM(), warmup=0.1)
+    shown = "Task() + 6.0 * Trades(eps=0.0314, steps=10, every=2) + 0.1 * Stable(GradCAM(), warmup=0.1)"
+    assert repr(objective) == shown
+    for step in range(4):
+        model, Attacking.attacks = Counted(), 0
+        outcome = objective.measure(model, batch(), step=step, steps=20)
+        assert (model.forwards, Attacking.attacks) == (2, 1)
+        weights = [part.weight for part in outcome.parts]
+        assert weights == pytest.approx([1.0, 6.0 if step % 2 == 0 else 0.0, 0.1 * min(1.0, (step + 1) / 2)])

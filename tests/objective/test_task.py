@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -451,3 +453,18 @@ def test_class_weights_move_with_the_objective_and_are_no_state() -> None:
 def test_the_weighted_mean_is_that_of_the_written_formula() -> None:
     assert losses.mean_of(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 3.0])).item() == 2.5
     assert losses.mean_of(torch.tensor([[1.0, 2.0], [5.0, 6.0]]), torch.tensor([1.0, 0.0])).item() == 1.5
+
+
+def test_a_check_that_waits_to_be_read_does_not_hold_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation keeps those of every batch until its end."""
+    monkeypatch.setattr(labels, "at_hand", lambda _: False)
+    targets = LABELS.clone()
+    held = weakref.ref(targets)
+    scores = SCORES.clone()
+    known = weakref.ref(scores)
+    checks = measured(Task(), scores, targets).checks
+    del targets, scores
+    gc.collect()
+    assert len(checks) == 1
+    assert held() is None
+    assert known() is None

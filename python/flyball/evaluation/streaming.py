@@ -19,11 +19,12 @@ from flyball.evaluation.tally import Classes, Rows, Seen, weighted_mean
 from flyball.evaluation.undisturbed import undisturbed
 from flyball.measure.estimate import normal_quantile, wilson
 from flyball.objective import Objective, Task, Term, as_objective
+from flyball.objective.outcome import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from flyball.objective import Outcome
+    from flyball.objective.context import Check
 
 _NO_SAMPLES = "they have no samples"
 _NOTHING_COUNTS = "nothing in them counts"
@@ -117,7 +118,7 @@ class _Pass:
         self._rows = Rows(device)
         self._classes = classes
         self._behind = Behind(self._classes.take)
-        self._outcomes: list[Outcome] = []
+        self._checks: list[Check] = []
         self._samples = 0
         self._batches = 0
         self._skipped: Counter[str] = Counter()
@@ -141,8 +142,7 @@ class _Pass:
             scores, targets, counts = task.answers(outcome.outputs, batch)
             right = scores.argmax(1) == targets
             numbers += [(right & counts).sum(), counts.sum(), torch.isfinite(scores).all()]  # type: ignore[operator, union-attr]
-        if outcome.checks:
-            self._outcomes.append(outcome._replace(outputs=None))
+        self._checks += outcome.checks
         self._rows.add(numbers)
 
     def seen(self) -> Seen:
@@ -150,8 +150,7 @@ class _Pass:
         trouble = self.trouble
         try:
             self._behind.finish()
-            for outcome in self._outcomes:
-                outcome.verify()
+            verify(self._checks)
         except InputError as error:
             trouble = trouble or str(error)
         classes = self._classes

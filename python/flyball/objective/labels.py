@@ -45,32 +45,46 @@ def classes_out_of_range(scores: Tensor, targets: Tensor, ignore_index: int) -> 
     return ((targets < 0) | (targets >= scores.shape[1])) & (targets != ignore_index)
 
 
-def explain_range(scores: Tensor, targets: Tensor, ignore_index: int) -> InputError:
-    """Say which label is out of range."""
-    wrong = targets[classes_out_of_range(scores, targets, ignore_index)]
+def range_check(scores: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Callable[[], InputError]]:
+    """Return which labels are out of range, whether any is, and what says so.
+
+    What says so holds two numbers and not the batch, because many of them may be kept until somebody reads the device.
+    """
+    wrong = classes_out_of_range(scores, targets, ignore_index)
+    low, high = torch.where(wrong, targets, 0).aminmax()
     classes = scores.shape[1]
+    return (
+        wrong,
+        wrong.any(),
+        lambda: explain_range(int(high) if int(high) >= classes else int(low), classes, ignore_index),
+    )
+
+
+def explain_range(label: int, classes: int, ignore_index: int) -> InputError:
+    """Say which label is out of range."""
     return InputError(
-        f"`targets` holds the label {int(wrong[0])}, and the model scores {classes} classes, 0 to {classes - 1}: "
+        f"`targets` holds the label {label}, and the model scores {classes} classes, 0 to {classes - 1}: "
         f"mend the labels or the last layer; a label that does not count is {ignore_index} (`ignore_index`)"
     )
 
 
-def explain_sums(targets: Tensor) -> InputError:
-    """Say which row of probabilities does not sum to 1."""
+def sums_check(targets: Tensor, tolerance: float) -> tuple[Tensor, Callable[[], InputError]]:
+    """Return whether a row of probabilities does not sum to 1, and what says so."""
     sums = targets.detach().sum(1).flatten()
-    worst = float(sums[(sums - 1.0).abs().nan_to_num(torch.inf).argmax()])
-    return InputError(
-        f"`targets` holds probabilities that sum to {worst:.4g}, and one class of several is right: "
+    off = (sums - 1.0).abs()
+    worst = sums[off.nan_to_num(torch.inf).argmax()]
+    return ~(off <= tolerance).all(), lambda: InputError(
+        f"`targets` holds probabilities that sum to {float(worst):.4g}, and one class of several is right: "
         "several labels at once are `Task('binary')`; for class indices, pass integers"
     )
 
 
-def explain_probabilities(targets: Tensor) -> InputError:
-    """Say which yes-or-no target is no probability."""
-    low, high = (float(end) for end in targets.detach().aminmax())
-    return InputError(
-        f"`targets` goes from {low:.4g} to {high:.4g}, and each label is 0 for no, 1 for yes, or between: "
-        "one class of several, as an index, is `Task()`"
+def probabilities_check(targets: Tensor) -> tuple[Tensor, Callable[[], InputError]]:
+    """Return whether a yes-or-no target is no probability, and what says so."""
+    low, high = targets.detach().aminmax()
+    return ~((low >= 0) & (high <= 1)), lambda: InputError(
+        f"`targets` goes from {float(low):.4g} to {float(high):.4g}, and each label is 0 for no, 1 for yes, or "
+        "between: one class of several, as an index, is `Task()`"
     )
 
 
@@ -80,8 +94,9 @@ def trouble(scores: Tensor, targets: Tensor, *, ignore_index: int) -> InputError
         return wrong_shapes(
             scores, targets, "one class index for each row, or probabilities in the shape of the scores"
         )
-    if bool(classes_out_of_range(scores, targets, ignore_index).any()):
-        return explain_range(scores, targets, ignore_index)
+    wrong = targets[classes_out_of_range(scores, targets, ignore_index)]
+    if len(wrong):
+        return explain_range(int(wrong[0]), scores.shape[1], ignore_index)
     return None
 
 

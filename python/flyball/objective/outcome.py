@@ -11,6 +11,8 @@ import torch
 from flyball.events import Event, event
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flyball.objective.context import Check
 
 
@@ -72,9 +74,7 @@ class Outcome(NamedTuple):
         Raises:
             InputError: Something is wrong with the batch, such as a label out of range.
         """
-        for broken, explain in self.checks:
-            if bool(broken):
-                raise explain()
+        verify(self.checks)
 
     def record(self, step: int) -> ObjectiveMeasured:
         """Return the event that lists every term; waits for the device, so call it when a step is logged."""
@@ -89,6 +89,19 @@ class Outcome(NamedTuple):
             measured = {name: value for name in part.measured if (value := next(read)) is not None}
             terms[part.name] = TermMeasured(raw, 0.0 if weight is None else weight, weighted, measured)
         return ObjectiveMeasured(step=step, loss=float("nan") if loss is None else loss, terms=terms)
+
+
+def verify(checks: Sequence[Check]) -> None:
+    """Read many checks with one wait for the device.
+
+    Raises:
+        InputError: One of them found something wrong.
+    """
+    if checks:
+        broken = torch.stack([flag for flag, _ in checks]).tolist()
+        for (_, explain), found in zip(checks, broken, strict=True):
+            if found:
+                raise explain()
 
 
 def _floats(numbers: list[Any]) -> list[float | None]:

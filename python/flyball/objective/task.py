@@ -196,18 +196,14 @@ class Task(Term):
                 raise labels.wrong_shapes(
                     scores, targets, "integers as class indices, or probabilities for all classes"
                 )
-            sums = targets.detach().sum(1)
-            poison = labels.look(
-                ~((sums - 1.0).abs() <= _SUM_TOLERANCE).all(), lambda: labels.explain_sums(targets), step
-            )
+            poison = labels.look(*labels.sums_check(targets, _SUM_TOLERANCE), step)
             targets = targets.to(scores.dtype)
             smoothing = smoothing if self.smooth_soft_targets else 0.0
         else:
             targets = targets if targets.dtype is torch.int64 else targets.long()
             if not labels.at_hand(targets) and targets.dim() == scores.dim() - 1:
-                given, known, ignored = targets, scores, self.ignore_index
-                wrong = labels.classes_out_of_range(scores, targets, ignored)
-                poison = labels.look(wrong.any(), lambda: labels.explain_range(known, given, ignored), step)
+                wrong, broken, explain = labels.range_check(scores, targets, self.ignore_index)
+                poison = labels.look(broken, explain, step)
                 targets = torch.where(wrong, 0, targets)
         try:
             value = losses.cross_entropy(
@@ -276,8 +272,7 @@ class Task(Term):
     ) -> torch.Tensor:
         poison = None
         if targets.dtype is not torch.bool:
-            low, high = targets.detach().aminmax()
-            poison = labels.look(~((low >= 0) & (high <= 1)), lambda: labels.explain_probabilities(targets), step)
+            poison = labels.look(*labels.probabilities_check(targets), step)
         value = losses.binary(
             scores, targets, smoothing=self.smoothing, pos_weight=self.pos_weight, gamma=self.gamma, counts=counts
         )
