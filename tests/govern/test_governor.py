@@ -520,6 +520,10 @@ def test_what_the_governor_remembers_survives_the_process_as_plain_data() -> Non
     assert other.state_dict() == governor.state_dict()
     with pytest.raises(InputError, match="`version` of the state is 7"):
         other.load_state_dict({**state, "version": 7})
+    for name in ("vitals", "ladder", "steps", "updates"):
+        with pytest.raises(InputError, match=f"the state is damaged: '{name}' is missing"):
+            other.load_state_dict({key: value for key, value in state.items() if key != name})
+    assert other.state_dict() == governor.state_dict()
 
 
 def test_a_snapshot_of_a_damaged_state_is_dropped_and_nothing_is_rolled_back_for_that_alone() -> None:

@@ -309,9 +309,13 @@ class Governor:
         """
         if state.get("version") != 1:
             raise InputError(f"`version` of the state is {state.get('version')!r}: this flyball reads version 1")
-        self.vitals.load_state_dict(state["vitals"])
-        self._ladder.load_state_dict(state["ladder"])
-        self._steps, self._counters["updates"] = state["steps"], state["updates"]
+        try:
+            vitals, ladder, steps, updates = (state[name] for name in ("vitals", "ladder", "steps", "updates"))
+            self._ladder.load_state_dict(ladder)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the state is damaged: {error} is missing or wrong; load one of `state_dict`") from error
+        self.vitals.load_state_dict(vitals)
+        self._steps, self._counters["updates"] = steps, updates
 
     def _measure(self, loss: float | torch.Tensor) -> tuple[float, float | None, float | None]:
         """Return the loss, the norm of the gradients, and a number that is finite if the buffers are."""

@@ -110,9 +110,10 @@ class Ladder:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what another one has spent."""
-        self._steps, self._history = deque(state["steps"]), list(state["history"])
+        """Take over what another one has spent; nothing is taken over from a state that lacks something."""
+        steps, history = deque[int](state["steps"]), list[str](state["history"])
         self._total, self._rate, self._since = state["total"], state["rate"], state["since"]
+        self._steps, self._history = steps, history
 
 
 def reseed(attempt: Attempt, generators: Iterable[torch.Generator]) -> None:
