@@ -62,7 +62,6 @@ class BeforeForward:
         self._copies: list[torch.Tensor] = []
         self._norm = Norm()
 
-    @torch.no_grad()
     def remember(self, *, chance: bool, everything: bool) -> None:
         """Take everything as it is now.
 
@@ -77,9 +76,11 @@ class BeforeForward:
             _collect(module, live, seen)
         if len(live) == len(self._live) and all(map(operator.is_, (tensor for _, _, tensor in live), self._live)):
             if live:
-                torch._foreach_copy_(self._copies, self._live)
+                with torch.no_grad():
+                    torch._foreach_copy_(self._copies, self._live)
             return
-        self._buffers = [Buffer.of(*one) for one in live]
+        with torch.no_grad():
+            self._buffers = [Buffer.of(*one) for one in live]
         self._live = [buffer.tensor for buffer in self._buffers]
         self._copies = [buffer.copy for buffer in self._buffers]
 

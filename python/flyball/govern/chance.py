@@ -26,7 +26,7 @@ class Chance(NamedTuple):
         in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         gpus = tuple(torch.cuda.get_rng_state_all()) if in_use else ()
         others = (random.getstate(), np.random.get_state()) if everything else None  # noqa: NPY002 -- the global one
-        return cls(torch.get_rng_state(), gpus, others)
+        return cls(torch.default_generator.get_state(), gpus, others)
 
     def same_others(self) -> bool:
         """Say whether nothing was drawn from Python's and NumPy's generators since, if their states were taken."""

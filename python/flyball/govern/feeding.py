@@ -255,12 +255,10 @@ class Served(Feed[B]):
     Attributes:
         accumulate: How many batches make a step.
         listener: Who is told.
-        out_position: Where the batch that is out stood.
     """
 
     accumulate: int
     listener: Feeding
-    out_position: Position | None = None
 
     @property
     def more(self) -> bool:
@@ -293,7 +291,5 @@ class Served(Feed[B]):
         except StopIteration:
             self.listener.ends(self)
             raise
-        at = self.position
-        self.out_position = type(at)(at.epoch, at.batch - 1) if self.probe is None else self.probe.position
         self.listener.serving(self, batch)
         return batch

@@ -552,7 +552,6 @@ class Governor:
         if self._feeding.current is None:
             self._remember()  # a feed does it before the next batch
 
-    @torch.no_grad()
     def _remember(self, *, everything: bool = False) -> None:
         # Without a feed the next batch is drawn before its forward, and chance must not be taken back to before that.
         everything = everything or self._feeding.everything or self._watched > 0

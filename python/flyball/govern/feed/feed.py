@@ -54,6 +54,7 @@ class Feed(Generic[B]):
     Attributes:
         loader: The loader, as it was given.
         limits: What cannot be done with this loader, in sentences; they are logged once, at construction.
+        out_position: Where the batch that is out stood; None before the first.
         shelf: The kept batches. It is a value: hold it in a snapshot, assign it to bring it back.
 
     Raises:
@@ -83,6 +84,7 @@ class Feed(Generic[B]):
         self._waiting: deque[Held[B]] = deque()
         self._coming: Kept[B] | None = None
         self._probe: Kept[B] | None = None
+        self.out_position: Position | None = None
         self._keeps = keep > 0
         if self.limits:
             _LOG.warning("the feed reads a %s. %s.", self._name, "; ".join(self.limits))
@@ -277,6 +279,7 @@ class Feed(Generic[B]):
     def _next(self, target: int) -> B:
         if self._waiting:
             self._probe = self._coming
+            self.out_position = None if self._probe is None else self._probe.position
             return self._waiting.popleft().fresh()
         self._probe = None
         while self._position.epoch <= target:
@@ -300,7 +303,8 @@ class Feed(Generic[B]):
     def _handed_out(self, batch: B) -> B:
         if self._keeps:
             self._hold(batch)
-        self._position = Position(self._position.epoch, self._position.batch + 1)
+        here = self.out_position = self._position
+        self._position = Position(here.epoch, here.batch + 1)
         self._served += 1
         return batch
 

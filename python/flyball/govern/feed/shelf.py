@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from flyball.govern.feed.held import Held
@@ -15,9 +15,8 @@ _ANCHORS = 4
 _UPDATES_PER_ANCHOR = 32
 
 
-@dataclass(frozen=True, eq=False)
-class Kept(Generic[B]):
-    """One step's batches, and what was known when they were applied.
+class Kept(NamedTuple, Generic[B]):
+    """One step's batches, and what was known when they were applied. A named tuple, because one is made every step.
 
     Args:
         number: The how-manieth keep this was, from 1.
@@ -62,15 +61,21 @@ class Shelf(Generic[B]):
 
     def put(self, batches: tuple[Held[B], ...], position: Position, info: object, updates: int | None) -> Shelf[B]:
         """Return the shelf with one more step on it."""
-        number = self.count + 1
-        kept = (Kept(number, position, batches, info), *self.entries)
-        entries = tuple(entry for entry in kept if self._holds(entry.number, number - entry.number + 1))
+        number, anchors = self.count + 1, self.anchors
+        # One entry at most leaves the near ones, and one at most gets too old: the last of each.
+        young, old = self.entries[: self.near - 1], self.entries[self.near - 1 :] if self.near else ()
+        if old and old[0].number % 4:
+            old = old[1:]
+        if old and number - old[-1].number >= self.far:
+            old = old[:-1]
+        entries = (Kept(number, position, batches, info), *young, *old) if self.near else ()
         era = (number if updates is None else updates) // _UPDATES_PER_ANCHOR
-        anchors = self.anchors
-        if era > self.era and len(kept) > 1:
-            anchors = (kept[-1], *anchors)[:_ANCHORS]
-            entries = tuple(entry for entry in entries if entry is not kept[-1])
-        return replace(self, entries=entries, anchors=anchors, count=number, era=max(era, self.era))
+        if era > self.era and self.entries:
+            oldest = self.entries[-1]
+            anchors = (oldest, *anchors)[:_ANCHORS]
+            if entries[-1] is oldest:
+                entries = entries[:-1]
+        return Shelf(self.near, self.far, entries, anchors, number, max(era, self.era))
 
     def cleared(self) -> Shelf[B]:
         """Return the empty shelf, for when the loss has a new meaning."""
@@ -108,6 +113,3 @@ class Shelf(Generic[B]):
     def ages(self) -> tuple[int, ...]:
         """The ages that can be served, the newest first."""
         return tuple(self.count - entry.number + 1 for entry in self.entries if entry.whole)
-
-    def _holds(self, number: int, age: int) -> bool:
-        return age <= self.near or (number % 4 == 0 and age <= self.far and self.near > 0)

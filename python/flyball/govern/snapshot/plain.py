@@ -61,13 +61,18 @@ def freeze(tree: object, name: str, take: Callable[[str, torch.Tensor], int]) ->
     if isinstance(tree, dict):
         copy = _empty_like(tree)
         for key, value in tree.items():
-            if not _is_key(key):
+            if type(key) not in _EXACT_ATOMS and not _is_key(key):
                 raise _not_plain(f"a key of `{name}`", key)
-            copy[key] = freeze(value, f"{name}.{key}" if isinstance(key, str) else f"{name}[{key!r}]", take)
+            copy[key] = (
+                value
+                if type(value) in _EXACT_ATOMS
+                else freeze(value, f"{name}.{key}" if isinstance(key, str) else f"{name}[{key!r}]", take)
+            )
         return copy
     if isinstance(tree, tuple | list | deque):
-        if kind in {tuple, torch.Size} and all(type(one) in _EXACT_ATOMS for one in tree):
-            return tree  # shared, as it cannot change: the state of Python's generator is one of 625 numbers
+        if kind in {tuple, list, torch.Size} and _EXACT_ATOMS.issuperset(map(type, tree)):
+            # The state of Python's generator is a tuple of 625 numbers, which cannot change and is shared.
+            return tree.copy() if isinstance(tree, list) else tree
         items = (freeze(value, f"{name}[{index}]", take) for index, value in enumerate(tree))
         return _like(tree, items)
     if isinstance(tree, set | frozenset):
