@@ -16,6 +16,8 @@ from flyball.errors import ConfigError, InputError
 from flyball.evaluation import evaluate
 from flyball.govern.governor import Governor
 from flyball.govern.verdict import Action
+from flyball.objective import Task
+from flyball.train import Trainer
 from flyball.train.average import EMA, SWA, Average
 
 if TYPE_CHECKING:
@@ -219,3 +221,32 @@ def test_a_fraction_needs_the_number_of_steps_and_another_model_is_refused() -> 
         SWA(model(), start=0.75)
     with pytest.raises(InputError, match="other parameters or buffers"):
         EMA(model()).update_parameters(nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_an_average_is_current_when_it_can_be_measured_as_it_is(normalised: bool) -> None:  # noqa: FBT001 -- a case
+    net = model() if normalised else nn.Sequential(nn.Linear(3, 2))
+    follows, late = EMA(net), SWA(net, start=0)
+    current = [(follows.current, late.current)]
+    for average in (follows, late):
+        average.update_parameters(net)
+    current.append((follows.current, late.current))
+    assert late.refresh([(INPUTS, TARGETS)]) == normalised
+    current.append((follows.current, late.current))
+    late.update_parameters(net)
+    current.append((follows.current, late.current))
+    plain = not normalised
+    assert current == [(False, False), (True, plain), (True, True), (True, plain)]
+
+
+def test_a_trainer_measures_the_average_beside_the_model() -> None:
+    net = model()
+    loader = [(INPUTS[at : at + 8], TARGETS[at : at + 8]) for at in range(0, 24, 8)]
+    average = EMA(net, decay=0.5)
+    trainer = Trainer(net, Task(), torch.optim.SGD(net.parameters(), lr=0.1), average=average)
+    history = trainer.fit(loader, loader, epochs=2)
+    wanted = {name: evaluate(part, loader).loss.value for name, part in (("", net), ("average.", average.module))}
+    for name, loss in wanted.items():
+        assert history[-1].validation[f"{name}loss"] == loss
+    assert wanted[""] != wanted["average."]
+    assert trainer.validate(loader, average=True).name == "validation.average"

@@ -41,17 +41,31 @@ class Average(nn.Module):
         seen: How many updates of the model were offered.
     """
 
+    follows = False
+    """Whether the average stays close to the model, and so do the statistics of the two."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.module = copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
         self.updates = 0
         self.seen = 0
+        self._refreshed = 0
         self.train(mode=False)
 
     @property
     def ready(self) -> bool:
         """Whether anything has entered yet."""
         return self.updates > 0
+
+    @property
+    def current(self) -> bool:
+        """Whether `module` can be measured as it is: something has entered, and BatchNorm's statistics are its own.
+
+        Those that an exponential average takes over from the model are close to its own; those of a plain mean over
+        a long way are not, until `refresh`.
+        """
+        fits = self.follows or self._refreshed == self.updates or not _normalised(self.module)
+        return self.ready and fits
 
     def share(self) -> float | None:
         """Return the share that the next state gets in the average; None if it does not enter."""
@@ -99,9 +113,7 @@ class Average(nn.Module):
         Raises:
             InputError: The loader gave no batch.
         """
-        layers = [
-            part for part in self.module.modules() if isinstance(part, BatchNorm) and part.running_mean is not None
-        ]
+        layers = _normalised(self.module)
         if not layers:
             return 0
         momenta = [layer.momentum for layer in layers]
@@ -126,6 +138,7 @@ class Average(nn.Module):
         if samples == 0:
             raise InputError("`loader` gave no batch, and BatchNorm cannot be measured on nothing: pass training data")
         _reduce(layers, samples)
+        self._refreshed = self.updates
         return len(layers)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -134,11 +147,11 @@ class Average(nn.Module):
 
     def get_extra_state(self) -> dict[str, int]:
         """Return how much is in the average."""
-        return {"updates": self.updates, "seen": self.seen}
+        return {"updates": self.updates, "seen": self.seen, "refreshed": self._refreshed}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Take back how much was in the average."""
-        self.updates, self.seen = state["updates"], state["seen"]
+        self.updates, self.seen, self._refreshed = state["updates"], state["seen"], state["refreshed"]
 
     def train(self, mode: bool = True) -> Average:  # noqa: FBT001, FBT002, ARG002 -- as `Module.train` has it
         """Stay in evaluation mode: an average is not trained."""
@@ -157,6 +170,8 @@ class EMA(Average):
     Raises:
         ConfigError: `decay` is not between 0 and 1.
     """
+
+    follows = True
 
     def __init__(self, model: nn.Module, decay: float = 0.999, *, warmup: bool = True) -> None:
         if not 0.0 < decay < 1.0:
@@ -199,6 +214,11 @@ class SWA(Average):
         """Return 1 / (n + 1) for one state in `every`, from the start on."""
         late = self.seen - self.start
         return 1.0 / (self.updates + 1) if late >= 0 and late % self.every == 0 else None
+
+
+def _normalised(module: nn.Module) -> list[BatchNorm]:
+    """Return the layers that keep running statistics."""
+    return [part for part in module.modules() if isinstance(part, BatchNorm) and part.running_mean is not None]
 
 
 def _reduce(layers: list[BatchNorm], samples: int) -> None:

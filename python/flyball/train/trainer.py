@@ -28,6 +28,7 @@ from flyball.govern.snapshot.components import Stateful
 from flyball.govern.verdict import Action
 from flyball.objective import as_objective
 from flyball.train import resume as resuming
+from flyball.train.average import Average
 from flyball.train.callbacks import Callback, Step
 from flyball.train.history import EarlyStopping, Epoch, History, Tally
 from flyball.train.learn import Learned, Learner, OnOutOfMemory, Where, groups
@@ -61,7 +62,8 @@ class Trainer:
             bf16 where the hardware computes in it and fp32 elsewhere.
         accumulate: How many batches make one step. They are weighted by what they count, so the gradient is that of
             one large batch; the last group of an epoch may have fewer.
-        average: Averaged weights with `update_parameters`; updated after every update.
+        average: Averaged weights with `update_parameters`; updated after every update. Those of `flyball.train.average`
+            are measured after each epoch too, as `average.loss` and so on.
         compile: Whether the model is compiled, or the mode to compile it in.
         run: The folder that the run leaves its configuration, journal and checkpoints in; None leaves nothing.
         checkpoint_every: Steps between two checkpoints; None writes one after every epoch.
@@ -210,24 +212,34 @@ class Trainer:
                     self._save_if_due(run, verdict)
                     if wish.signal:
                         self._stop(run, wish.signal)
-                measured = None if validate is None else self.validate(validate)
+                measured = () if validate is None else self._measured(validate)
                 self._end_epoch(run, tally, measured, time.monotonic() - started)
                 if wish.signal:
                     self._stop(run, wish.signal)
             self._end(run, "early stopping" if stopping and stopping.over else "completed")
         return self.history
 
-    def validate(self, loader: Iterable[Any]) -> Evaluation:
+    def validate(self, loader: Iterable[Any], *, average: bool = False) -> Evaluation:
         """Measure the model on every batch of a loader, by the objective; nothing of the training is changed.
+
+        Args:
+            loader: The data.
+            average: Measure the averaged weights instead.
 
         Raises:
             InputError: The loader has no batch, or nothing in its batches counts.
         """
+        model, name = (self.average.module, "validation.average") if average else (self.model, "validation")
         with self._learn.precision:
             return evaluate(
-                self.model, loader, objective=self.objective, device=self.device, name="validation", step=self.step,
+                model, loader, objective=self.objective, device=self.device, name=name, step=self.step,
                 steps=self._steps, epoch=self.epoch,
             )  # fmt: skip
+
+    def _measured(self, loader: Iterable[Any]) -> tuple[Evaluation, ...]:
+        """Measure the model, and the average as soon as it is one."""
+        averaged = isinstance(self.average, Average) and self.average.current
+        return (self.validate(loader), self.validate(loader, average=True)) if averaged else (self.validate(loader),)
 
     def _open(self, feed: Feed[Any], tally: Tally, batches: int | None) -> Run:
         """Bring together all that belongs to the run, so that a checkpoint holds it."""
@@ -311,10 +323,14 @@ class Trainer:
             run.checkpoints.save(self.step, best=best)
             self._saved_at = (self.step, self.epoch)
 
-    def _end_epoch(self, run: Run, tally: Tally, evaluation: Evaluation | None, seconds: float) -> None:
+    def _end_epoch(self, run: Run, tally: Tally, evaluations: Sequence[Evaluation], seconds: float) -> None:
         """Write down what the epoch was, and whether it is the best."""
         self.epoch += 1
-        measured = {} if evaluation is None else {name: one.value for name, one in evaluation.numbers().items()}
+        measured = {
+            f"{prefix}{name}": one.value
+            for prefix, evaluation in zip(("", "average."), evaluations, strict=False)
+            for name, one in evaluation.numbers().items()
+        }
         record = Epoch(self.epoch, self.step, tally.mean, tally.weight, tally.left_out, seconds, measured)
         tally.clear()
         self.history.add(record)
@@ -323,7 +339,7 @@ class Trainer:
             best = self._stopping.see(_monitored(measured, self._stopping.monitor))
             if best:
                 self.history.best = self.epoch
-        if evaluation is not None:
+        for evaluation in evaluations:
             run.tell(evaluation.event())
         run.tell(
             EpochFinished(
