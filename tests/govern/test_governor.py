@@ -669,7 +669,11 @@ def test_where_nothing_can_be_restored_the_run_is_as_it_was_and_all_that_was_tri
     with pytest.raises(RollbackFailed, match=r"snapshot 2 is damaged.*snapshot 1 is damaged.*as it was before"):
         governor.rollback("a test")
     assert same(run.state(), before)
-    assert [one.kind for one in told if one.kind.startswith("rollback")] == ["rollback.failed"]
+    with torch.no_grad():
+        next(run.model.parameters()).view(-1)[0] = math.nan
+    with pytest.raises(RollbackFailed, match="A parameter is not finite: resume from a checkpoint"):
+        governor.rollback("a test")
+    assert [one.kind for one in told if one.kind.startswith("rollback")] == ["rollback.failed"] * 2
 
 
 def test_a_run_that_was_thrown_back_to_before_the_first_kept_batch_does_not_spend_its_budget_on_bad_data() -> None:

@@ -467,8 +467,10 @@ class Governor:
         try:
             back = self._keeper.go_back(attempt.older, self._steps, self._usable)
         except RollbackFailed as error:
-            self._teller.tell(records.RollbackBroken(step=self._steps, reason=reason, message=str(error)))
-            raise
+            # Each rank says what it sees itself: this one may be the only one that failed.
+            message = f"{error}{_broken(finite=self._update.finite())}"
+            self._teller.tell(records.RollbackBroken(step=self._steps, reason=reason, message=message))
+            raise RollbackFailed(message, restored=error.restored, not_restored=error.not_restored) from error
         self._feeding.put_back(back.place.shelves, cleared=back.place.era < len(self._shifts))
         self._go_on(back.place, now, attempt)
         self.vitals.rolled_back()
@@ -495,8 +497,7 @@ class Governor:
         try:
             return self._ladder.climb(self._steps, reason)
         except GovernorExhausted as error:
-            broken = "" if self._finite() else ". A parameter is not finite: resume from a checkpoint"
-            message = f"{error}{broken}"
+            message = f"{error}{_broken(finite=self._finite())}"
             self._teller.tell(records.Exhausted(step=self._steps, message=message))
             raise GovernorExhausted(message) from None
 
@@ -587,6 +588,11 @@ class Governor:
                 position=None if self._at is None else str(self._at),
             )
         )
+
+
+def _broken(*, finite: bool) -> str:
+    """Return what the last word must say beside the reason."""
+    return "" if finite else ". A parameter is not finite: resume from a checkpoint"
 
 
 def _listed(thing: Any) -> list[Any]:
