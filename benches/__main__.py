@@ -9,7 +9,17 @@ from importlib import import_module
 from benches import harness
 
 # Each is a module with `contests()` and `PACKAGES`, the rivals whose versions are recorded.
-NAMES = ("agreement", "classification", "governor", "import_time", "objective", "selective", "snapshot", "trainer")
+NAMES = (
+    "agreement",
+    "classification",
+    "governor",
+    "import_time",
+    "objective",
+    "ranking",
+    "selective",
+    "snapshot",
+    "trainer",
+)
 
 
 def main() -> int:

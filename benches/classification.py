@@ -1,4 +1,4 @@
-"""The classification meter: accuracy, top-5, recall per class, macro-F1, confusion and log-likelihood of a batch."""
+"""The classification meter: accuracy, top-5, recall per class, macro-F1, confusion, likelihood and ECE of a batch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
+    MulticlassCalibrationError,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
     MulticlassRecall,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torchmetrics", "torch", "numpy")
 SIZES = ((128, 10), (1024, 1000))
+BINS = 15
 
 Numbers = dict[str, np.ndarray]
 
@@ -55,16 +57,26 @@ class HandFused:
         self.confusion = torch.zeros(classes, classes, dtype=torch.int64)
         self.top5 = torch.tensor(0)
         self.total = torch.tensor(0.0, dtype=torch.float64)
+        # Count, hits and confidence of each bin.
+        self.bins = torch.zeros(3, BINS, dtype=torch.float64)
 
     def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        best = logits.topk(5, dim=1).indices
+        values, best = logits.topk(5, dim=1)
+        log_total = logits.logsumexp(1)
+        confidence = (values[:, 0] - log_total).exp().double()
+        places = (confidence * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
+        hits = (best[:, 0] == targets).double()
+        columns = torch.stack([torch.ones_like(hits), hits, confidence])
+        self.bins.scatter_add_(1, places.expand(3, -1), columns)
         cells = targets * self.classes + best[:, 0]
         self.confusion += torch.bincount(cells, minlength=self.classes**2).view(self.classes, -1)
         self.top5 += (best == targets[:, None]).sum()
-        self.total += functional.cross_entropy(logits, targets, reduction="sum").double()
+        self.total += (log_total - logits.gather(1, targets[:, None])[:, 0]).double().sum()
 
     def compute(self) -> Numbers:
-        return from_confusion(self.confusion.numpy(), int(self.top5), float(self.total))
+        count, hits, confidence = self.bins.numpy()
+        ece = np.abs(hits - confidence).sum() / count.sum()
+        return from_confusion(self.confusion.numpy(), int(self.top5), float(self.total)) | {"ece": np.asarray(ece)}
 
 
 def from_confusion(confusion: np.ndarray, top5: int, total: float) -> Numbers:
@@ -95,6 +107,7 @@ def collection(classes: int) -> MetricCollection:
             "macro_f1": MulticlassF1Score(**of(average="macro")),
             "confusion": MulticlassConfusionMatrix(**of()),
             "nll": LogLikelihood(),
+            "ece": MulticlassCalibrationError(**of(n_bins=BINS)),
         }
     )
 
@@ -120,6 +133,7 @@ def contests() -> Iterator[Contest[Numbers]]:
                 "macro_f1": np.asarray(result.macro_f1.value),
                 "confusion": result.confusion,
                 "nll": np.asarray(result.nll.value),
+                "ece": np.asarray(result.ece.value),
             }
 
         def torchmetrics(logits: torch.Tensor, targets: torch.Tensor, classes: int) -> Numbers:

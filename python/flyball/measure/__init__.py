@@ -8,17 +8,31 @@ from __future__ import annotations
 from flyball.measure.calibration import ReliabilityBin as ReliabilityBin
 from flyball.measure.classification import Classification as Classification
 from flyball.measure.estimate import Estimate as Estimate
+from flyball.measure.probabilities import Calibration as Calibration
+from flyball.measure.probabilities import CalibrationResult as CalibrationResult
 from flyball.measure.ranking import RankedClass as RankedClass
 from flyball.measure.ranking import Ranking as Ranking
 from flyball.measure.ranking import RankingResult as RankingResult
+from flyball.measure.regression import Regression as Regression
+from flyball.measure.regression import RegressionResult as RegressionResult
 from flyball.measure.result import ClassificationResult as ClassificationResult
+from flyball.measure.text import Text as Text
+from flyball.measure.text import TextResult as TextResult
+from flyball.measure.text import perplexity as perplexity
 
 __all__ = [
+    "Calibration",
+    "CalibrationResult",
     "Classification",
     "ClassificationResult",
     "Estimate",
     "RankedClass",
     "Ranking",
     "RankingResult",
+    "Regression",
+    "RegressionResult",
     "ReliabilityBin",
+    "Text",
+    "TextResult",
+    "perplexity",
 ]

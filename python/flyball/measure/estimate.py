@@ -25,12 +25,9 @@ class Estimate(events.Estimate):
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return plain data; an infinite end, which JSON does not have, is None."""
-        ends = {"low": self.low, "high": self.high}
-        return {
-            "value": self.value,
-            **{name: end if math.isfinite(end) else None for name, end in ends.items()},
-        }
+        """Return plain data; an infinite number or end, which JSON does not have, is None."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
 
 
 def normal_quantile(confidence: float) -> float:

@@ -13,7 +13,7 @@ from flyball.measure import confusion as whole
 from flyball.measure.estimate import Estimate, f1, mean, wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -200,6 +200,11 @@ def within(estimate: Estimate, lowest: float, highest: float) -> Estimate:
     """Cut an interval where the number itself cannot lie."""
     low, high = max(lowest, estimate.low), min(highest, estimate.high)
     return Estimate(value=estimate.value, low=min(low, estimate.value), high=max(high, estimate.value))
+
+
+def mapped(estimate: Estimate, rising: Callable[[float], float]) -> Estimate:
+    """Return what a rising function makes of a number and of its ends."""
+    return Estimate(value=rising(estimate.value), low=rising(estimate.low), high=rising(estimate.high))
 
 
 def shown(estimate: Estimate | None) -> str:

@@ -44,6 +44,14 @@ pub enum Error {
         /// The row of the batch.
         row: usize,
     },
+    /// A vocabulary that is too small or too large.
+    #[error("`vocabulary` is {vocabulary}: it must be between 2 and {limit}")]
+    Vocabulary {
+        /// The number of tokens asked for.
+        vocabulary: usize,
+        /// The largest number accepted.
+        limit: usize,
+    },
     /// A number of columns that is 0 or too large.
     #[error("`classes` is {columns}: it must be between 1 and {limit}")]
     Columns {

@@ -10,6 +10,7 @@ mod resample;
 mod scan;
 mod scan_pack;
 mod snapshot;
+mod sums;
 mod vitals;
 
 /// The compiled half of flyball.
@@ -31,6 +32,8 @@ mod _native {
     use crate::scan_pack::Pack;
     #[pymodule_export]
     use crate::snapshot::{snapshot_gather, snapshot_inspect, snapshot_scatter};
+    #[pymodule_export]
+    use crate::sums::{ExactSum, Text};
     #[pymodule_export]
     use crate::vitals::Detector;
 

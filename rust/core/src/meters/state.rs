@@ -146,7 +146,11 @@ fn counts(
 }
 
 /// Sums of losses are finite and not negative, and 0 where there are no samples.
-fn loss_sum(field: &'static str, chunks: &[i64], samples: u64) -> Result<ExactSum, Error> {
+pub(super) fn loss_sum(
+    field: &'static str,
+    chunks: &[i64],
+    samples: u64,
+) -> Result<ExactSum, Error> {
     let sum = ExactSum::from_chunks(chunks).map_err(|error| match error {
         Error::State { problem, .. } => refuse(field, problem),
         other => other,
