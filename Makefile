@@ -15,7 +15,7 @@ EXTENSION := $(VENV)/.extension-$(PROFILE)
 # Arguments for the command behind a target, as in `make demo ARGS="training.epochs=3"`.
 ARGS ?=
 
-OLDEST_RUST := 88
+OLDEST_RUST := 89
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
 python = $(shell for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \

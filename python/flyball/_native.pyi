@@ -203,6 +203,7 @@ class Scanner:
         pack: Pack,
         max_chars: int,
         window: bool,
+        normalise: str,
         clean: object,
         blank: object,
         report: Callable[[str, list[tuple[int, int, int, bool]]], object],
@@ -210,6 +211,9 @@ class Scanner:
     @property
     def pack(self) -> Pack:
         """The pack."""
+    @property
+    def slow_rules(self) -> list[tuple[str, str | None]]:
+        """The rules that every text is searched for by an automaton, with the character without which it is not."""
     def flagged(self, text: str, /) -> bool:
         """Return whether any rule matches in the text."""
     def scan(self, text: str, /) -> Any:
@@ -218,6 +222,10 @@ class Scanner:
         self, texts: Sequence[str], /, *, first: int, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16], list[int]]:
         """Scan a list or tuple of texts: offsets and rules of each, and which of them are blank."""
+    def column(
+        self, data: object, /, *, column: str | None, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_]]:
+        """Scan a column of Arrow: offsets and rules of each row, and which rows are null."""
 
 def snapshot_gather(
     arena: NDArray[np.uint8],

@@ -1,4 +1,7 @@
-"""The `flyball` command. Exit codes: 0 fine, 1 it failed, 2 wrong use, 130 interrupted, 143 terminated."""
+"""The `flyball` command.
+
+Exit codes: 0 fine, 1 it failed, 2 wrong use, 3 found something, 130 interrupted, 143 terminated.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from flyball.measure import ClassificationResult
 
-FINE, FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+FINE, FAILED, WRONG_USE, FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     front = parser()
     options, rest = front.parse_known_args(arguments)
-    # argparse takes positional arguments in one row only; settings may stand anywhere.
+    # argparse takes positional arguments in one row only; settings and paths may stand anywhere.
     if unknown := [text for text in rest if text.startswith("-")]:
         front.error(f"unrecognized arguments: {' '.join(unknown)}")
-    options.settings += rest
+    getattr(options, options.positional).extend(rest)
     try:
         return int(options.run(options))
     except (FlyballError, OSError) as error:
@@ -87,7 +90,22 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     demo.add_argument("--settings", dest="list_settings", action="store_true",
                       help="print every setting with its value, as TOML, and stop")  # fmt: skip
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, positional="settings")
+    scan = commands.add_parser(
+        "scan",
+        parents=[shared],
+        allow_abbrev=False,
+        help="find the rules of a pack in text files, Parquet files, or what is piped in",
+        description="Scan the lines of text files, or a column of Parquet files, in constant memory, and print what "
+        "was found. The exit code is 0 if nothing was found and 3 if something was.",
+    )
+    scan.add_argument("paths", nargs="*", metavar="FILE", help="a text file, a .parquet file, or - for standard input")
+    scan.add_argument("--pack", default="default", help="the name of a pack, or a TOML file (default: default)")
+    scan.add_argument("--column", help="the column of a Parquet file")
+    scan.add_argument("--format", choices=("text", "jsonl"), default="text", help="what is printed (default: text)")
+    scan.add_argument("--parquet", type=Path, metavar="FILE", help="write the findings to a Parquet file instead")
+    scan.add_argument("--threads", type=int, help="how many threads scan (default: all)")
+    scan.set_defaults(run=_scan, positional="paths")
     return front
 
 
@@ -132,6 +150,12 @@ def _demo(options: argparse.Namespace) -> int:
     view.line(f"run folder  {outcome.folder}")
     view.line(f"picture     {outcome.picture}")
     return FINE
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from flyball.scan.command import run
+
+    return FOUND if run(options) else FINE
 
 
 def _accuracy(result: ClassificationResult | None) -> str:

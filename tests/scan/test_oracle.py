@@ -25,7 +25,8 @@ RULES, TEXTS = 40, 100
 
 
 def scanner_of(sources: list[str]) -> Scanner:
-    return Scanner(Pack.from_rules([{"id": one, "category": "c", "pattern": one} for one in sources]))
+    pack = Pack.from_rules([{"id": one, "category": "c", "pattern": one} for one in sources])
+    return Scanner(pack, normalise="none")
 
 
 def refused(source: str) -> str:
@@ -60,7 +61,8 @@ def test_rules_and_spans_are_those_of_python(turn: int) -> None:
     words = [word for source in rules for word in words_of(source)]
     texts = [text(chance, words) for _ in range(TEXTS)]
     batch = scanner.scan_batch(texts, threads=1)
-    for one, report in zip(texts, batch, strict=True):
+    names = list(rules)
+    for place, (one, report) in enumerate(zip(texts, batch, strict=True)):
         # In a long text a rule may match more often than is listed.
         wanted = {
             (source, *match.span())
@@ -69,6 +71,8 @@ def test_rules_and_spans_are_those_of_python(turn: int) -> None:
         }
         found = {(finding.rule_id, finding.start, finding.end) for finding in report.findings}
         assert found == wanted, (ascii(one), found ^ wanted)
+        ids = {names[rule] for rule in batch.rules[batch.offsets[place] : batch.offsets[place + 1]]}
+        assert ids == {source for source, *_ in wanted}, (ascii(one), ids)
         assert scanner.flagged(one) == bool(wanted)
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from flyball._native import Pack as Pack
 from flyball.scan.batch import Batch as Batch
+from flyball.scan.file import FileScan as FileScan
+from flyball.scan.file import Line as Line
 from flyball.scan.report import Finding as Finding
 from flyball.scan.report import Report as Report
 from flyball.scan.scanner import Scanner as Scanner
 
-__all__ = ["Batch", "Finding", "Pack", "Report", "Scanner"]
+__all__ = ["Batch", "FileScan", "Finding", "Line", "Pack", "Report", "Scanner"]

@@ -11,14 +11,19 @@ from flyball import _native
 from flyball._native import Pack
 from flyball.errors import InputError, PackError
 from flyball.scan.batch import Batch, scan_all
+from flyball.scan.column import scan_column
+from flyball.scan.file import FileScan, scan_file
 from flyball.scan.report import BLANK, CLEAN, Finding, Report, of_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import pyarrow as pa
+
 PACKS = Path(__file__).parent / "packs"
 
 OnLong: TypeAlias = Literal["raise", "window"]
+Normalise: TypeAlias = Literal["none", "unicode", "full"]
 
 
 class Scanner(_native.Scanner):
@@ -32,6 +37,9 @@ class Scanner(_native.Scanner):
         on_long: What is done with a longer text: `raise` an `InputError`, or scan it in `window`s of `max_chars`
             characters. Windows overlap by a quarter, so a match that is shorter than that is found as if the text
             were whole; `^` and `$` hold at the ends of every window.
+        normalise: How a text is read a second time if something in it is suspicious: `unicode` undoes full-width and
+            other compatibility forms, look-alike letters, invisible and combining characters; `full` also leetspeak and
+            letters with blanks between them; `none` nothing. What is only found so is `obfuscated`.
 
     Raises:
         PackError: The pack cannot be read.
@@ -41,7 +49,12 @@ class Scanner(_native.Scanner):
     _options: dict[str, Any]
 
     def __new__(
-        cls, pack: Pack | str | os.PathLike[str] = "default", *, max_chars: int = 50_000, on_long: OnLong = "raise"
+        cls,
+        pack: Pack | str | os.PathLike[str] = "default",
+        *,
+        max_chars: int = 50_000,
+        on_long: OnLong = "raise",
+        normalise: Normalise = "unicode",
     ) -> Self:
         """Read and plan the pack."""
         if on_long not in ("raise", "window"):
@@ -51,8 +64,8 @@ class Scanner(_native.Scanner):
         if not isinstance(pack, Pack):
             pack = Pack.load(_path_of(pack))
         report = partial(_report, pack.rules)
-        self = super().__new__(cls, pack, max_chars, on_long == "window", CLEAN, BLANK, report)
-        self._options = {"max_chars": max_chars, "on_long": on_long}
+        self = super().__new__(cls, pack, max_chars, on_long == "window", normalise, CLEAN, BLANK, report)
+        self._options = {"max_chars": max_chars, "on_long": on_long, "normalise": normalise}
         return self
 
     def scan_batch(self, texts: Iterable[str], threads: int | None = None) -> Batch:
@@ -66,11 +79,43 @@ class Scanner(_native.Scanner):
             InputTypeError: An item is not a `str`; the message has its index.
             InputError: A text is longer than `max_chars`, or `threads` is below 1.
         """
-        if threads is None:
-            threads = available_threads()
-        if threads < 1:
-            raise InputError(f"`threads` is {threads}: it must be 1 or more")
-        return scan_all(self, texts, threads)
+        return scan_all(self, texts, _threads(threads))
+
+    def scan_column(self, data: object, *, column: str | None = None, threads: int | None = None) -> pa.Table:
+        """Scan a column of text where it lies, and return a row for each of its rows.
+
+        Args:
+            data: Anything that gives itself out through Arrow's PyCapsule interface: an array, chunked array, table or
+                record batch reader of pyarrow, a series or frame of polars, a relation of duckdb as `.arrow()`, a
+                dataset in the format `arrow`. A reader is read chunk by chunk.
+            column: Which column of a table; needed if it has several.
+            threads: As for `scan_batch`.
+
+        Returns:
+            A table with `flagged`, `severity` (the worst) and `rules` (their ids); all of them null where the text is.
+
+        Raises:
+            InputTypeError: It is no column of text.
+            MissingExtraError: pyarrow is not installed.
+        """
+        return scan_column(self, self.pack.rules, data, column, _threads(threads))
+
+    def scan_file(
+        self, path: str | os.PathLike[str], *, column: str | None = None, threads: int | None = None
+    ) -> FileScan:
+        """Scan the lines of a text file or a column of a Parquet file, and iterate over those with findings.
+
+        The file is read piece by piece, as far as one iterates, so it may be larger than memory.
+
+        Args:
+            path: A file whose name ends in `.parquet`, or a text file in UTF-8. Other bytes are scanned around.
+            column: The column of a Parquet file; needed if it has several of text.
+            threads: As for `scan_batch`.
+
+        Raises:
+            InputError: The file is no Parquet, or ends too early; what was found before has been yielded.
+        """
+        return scan_file(self, Path(path), column, _threads(threads))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by pack and options, so that a scanner survives the way to a worker process."""
@@ -83,6 +128,14 @@ class Scanner(_native.Scanner):
 
 def _rebuild(cls: type[Scanner], pack: Pack, options: dict[str, Any]) -> Scanner:
     return cls(pack, **options)
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return available_threads()
+    if threads < 1:
+        raise InputError(f"`threads` is {threads}: it must be 1 or more")
+    return threads
 
 
 def available_threads() -> int:

@@ -8,6 +8,7 @@ mod norm;
 mod ranking;
 mod resample;
 mod scan;
+mod scan_arrow;
 mod scan_pack;
 mod snapshot;
 mod sums;

@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use flyball_core::scan::{self, Finding, Hit, Scratch, batch, characters, windows};
+use flyball_core::scan::{
+    self, Finding, Hit, Normalise, Options, Scratch, batch, characters, windows,
+};
 use numpy::{PyArray1, ToPyArray as _};
 use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use crate::error::{invalid, wrong_type};
+use crate::scan_arrow;
 use crate::scan_pack::Pack;
 
 /// From this many bytes on, other threads may run while a text is scanned.
@@ -25,6 +28,13 @@ type Rows<'py> = (
     Bound<'py, PyArray1<i64>>,
     Bound<'py, PyArray1<u16>>,
     Vec<usize>,
+);
+
+/// Offsets, rules, and whether a row is null.
+type Column<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<u16>>,
+    Bound<'py, PyArray1<bool>>,
 );
 
 /// A pack ready to scan. `clean` and `blank` are returned for texts with nothing to say; `report` makes the others.
@@ -105,6 +115,22 @@ impl Scanner {
         Ok((hits, found))
     }
 
+    /// Scan texts on some threads without Python's lock; a signal ends it.
+    #[allow(
+        clippy::redundant_closure_for_method_calls,
+        reason = "a closure is general over lifetimes"
+    )]
+    fn together(&self, py: Python<'_>, texts: &[&[u8]], threads: usize) -> PyResult<batch::Rows> {
+        let mut interrupted = None;
+        let rows = py.detach(|| {
+            batch::scan(&self.engine, texts, threads, || {
+                interrupted = Python::attach(|py| py.check_signals()).err();
+                interrupted.is_none()
+            })
+        });
+        interrupted.map_or_else(|| Ok(rows.unwrap_or_default()), Err)
+    }
+
     fn found(&self, py: Python<'_>, text: &[u8]) -> Vec<Finding> {
         let work = || {
             SCRATCH.with_borrow_mut(|scratch| {
@@ -126,17 +152,32 @@ impl Scanner {
 #[pymethods]
 impl Scanner {
     #[new]
-    #[pyo3(signature = (pack, max_chars, window, clean, blank, report))]
+    #[pyo3(signature = (pack, max_chars, window, normalise, clean, blank, report))]
     fn new(
         pack: Bound<'_, Pack>,
         max_chars: usize,
         window: bool,
+        normalise: &str,
         clean: Py<PyAny>,
         blank: Py<PyAny>,
         report: Py<PyAny>,
     ) -> PyResult<Self> {
-        let engine =
-            scan::Scanner::new(pack.get().pack().clone()).map_err(crate::scan_pack::refused)?;
+        let normalise = match normalise {
+            "none" => Normalise::None,
+            "unicode" => Normalise::Unicode,
+            "full" => Normalise::Full,
+            other => {
+                return Err(invalid(format!(
+                    "`normalise` is `{other}`: use `none`, `unicode` or `full`"
+                )));
+            }
+        };
+        let options = Options {
+            normalise,
+            ..Options::default()
+        };
+        let engine = scan::Scanner::new(pack.get().pack().clone(), options)
+            .map_err(crate::scan_pack::refused)?;
         Ok(Self {
             engine,
             pack: pack.unbind(),
@@ -146,6 +187,17 @@ impl Scanner {
             blank,
             report,
         })
+    }
+
+    /// The rules that every text is searched for by an automaton, with the character without which it is not.
+    #[getter]
+    fn slow_rules(&self) -> Vec<(String, Option<char>)> {
+        let id = |rule: u16| self.engine.pack().rules()[usize::from(rule)].id.clone();
+        self.engine
+            .slow()
+            .iter()
+            .map(|slow| (id(slow.rule), slow.unless))
+            .collect()
     }
 
     /// The pack.
@@ -195,10 +247,6 @@ impl Scanner {
     ///
     /// Errors count the texts from `first`.
     #[pyo3(signature = (texts, /, *, first, threads))]
-    #[allow(
-        clippy::redundant_closure_for_method_calls,
-        reason = "a closure is general over lifetimes"
-    )]
     fn rows<'py>(
         &self,
         texts: &Bound<'py, PyAny>,
@@ -239,17 +287,7 @@ impl Scanner {
                 }
             }
         }
-        let mut interrupted = None;
-        let rows = py.detach(|| {
-            batch::scan(&self.engine, &pieces, threads, || {
-                interrupted = Python::attach(|py| py.check_signals()).err();
-                interrupted.is_none()
-            })
-        });
-        if let Some(error) = interrupted {
-            return Err(error);
-        }
-        let mut rows = rows.unwrap_or_default();
+        let mut rows = self.together(py, &pieces, threads)?;
         for &place in &long {
             let (hits, _) = self.windowed(py, read[place].as_bytes(), false)?;
             rows.insert(place, hits.iter().map(|hit| hit.rule));
@@ -258,6 +296,62 @@ impl Scanner {
             rows.offsets.to_pyarray(py),
             rows.rules.to_pyarray(py),
             blank,
+        ))
+    }
+
+    /// Scan a column of Arrow: offsets and rules of each row, and which rows are null.
+    #[pyo3(signature = (data, /, *, column, threads))]
+    fn column<'py>(
+        &self,
+        data: &Bound<'py, PyAny>,
+        column: Option<&str>,
+        threads: usize,
+    ) -> PyResult<Column<'py>> {
+        let py = data.py();
+        let mut all = batch::Rows {
+            offsets: vec![0],
+            rules: Vec::new(),
+        };
+        let mut nulls = Vec::new();
+        scan_arrow::chunks(data, column, |chunk| {
+            let first = nulls.len();
+            let (mut pieces, mut long) = (Vec::with_capacity(chunk.texts.len()), Vec::new());
+            for (place, text) in chunk.texts.iter().enumerate() {
+                let text = text.unwrap_or_default();
+                match self.cut(text, Some(first + place))? {
+                    Cut::Whole => pieces.push(text),
+                    Cut::Windows => {
+                        long.push((place, text));
+                        pieces.push(b"");
+                    }
+                }
+            }
+            let mut rows = self.together(py, &pieces, threads)?;
+            for (place, text) in long {
+                rows.insert(
+                    place,
+                    self.windowed(py, text, false)?.0.iter().map(|hit| hit.rule),
+                );
+            }
+            match &chunk.rows {
+                None => {
+                    nulls.extend(chunk.texts.iter().map(Option::is_none));
+                    all.append(&rows);
+                }
+                Some(indices) => {
+                    for index in indices {
+                        let text = index.and_then(|index| chunk.texts[index].map(|_| index));
+                        nulls.push(text.is_none());
+                        all.push(text.map_or(&[], |index| rows.row(index)));
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok((
+            all.offsets.to_pyarray(py),
+            all.rules.to_pyarray(py),
+            nulls.to_pyarray(py),
         ))
     }
 }

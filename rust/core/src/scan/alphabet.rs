@@ -37,6 +37,9 @@ pub(super) struct Alphabet {
     /// The largest code of a word character.
     pub(super) last_word: u8,
     pub(super) newline: u8,
+    pub(super) blank: u8,
+    /// The codes of one ASCII character that is no letter.
+    single: [Option<u8>; 64],
     /// For each code in use, a point that has it, and the kind of its points.
     witnesses: Vec<(u8, u32, u8)>,
 }
@@ -79,6 +82,7 @@ impl Alphabet {
             });
         }
         let mut witnesses = Vec::new();
+        let mut single = [None; 64];
         for kind in 0..u8::try_from(KINDS).unwrap_or(PAD) {
             if let Some(point) = witness(kind, &distinct) {
                 witnesses.push((recode(kind), point, kind));
@@ -94,6 +98,11 @@ impl Alphabet {
                 trie.change(first, last, |byte| (byte & ALTERED_FLAG) | code);
             }
             witnesses.push((code, atom.ranges[0].0, atom.kind));
+            if let [(first, last)] = atom.ranges[..]
+                && first == last
+            {
+                single[usize::from(code)] = u8::try_from(first).ok().filter(u8::is_ascii);
+            }
         }
         let mut ascii = [0; 128];
         for (point, code) in (0..).zip(&mut ascii) {
@@ -104,6 +113,8 @@ impl Alphabet {
             trie,
             last_word,
             newline: recode(NEWLINE),
+            blank: recode(BLANK),
+            single,
             witnesses,
         })
     }
@@ -122,8 +133,14 @@ impl Alphabet {
             .fold(0, |codes, &(code, ..)| codes | 1 << code)
     }
 
+    /// Return the one ASCII character that a set holds, if it is a sign that rules name.
+    pub(super) fn sign(&self, codes: Codes) -> Option<u8> {
+        codes
+            .is_power_of_two()
+            .then(|| self.single[codes.trailing_zeros() as usize & 63])?
+    }
+
     /// Return the codes of word characters.
-    #[expect(dead_code, reason = "the filter will ask")]
     pub(super) fn word(&self) -> Codes {
         (2 << self.last_word) - 2
     }

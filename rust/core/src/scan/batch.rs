@@ -40,6 +40,31 @@ impl Rows {
             .for_each(|offset| *offset += more);
     }
 
+    /// Return the rules of one text.
+    #[must_use]
+    pub fn row(&self, text: usize) -> &[u16] {
+        let at = |text: usize| {
+            self.offsets
+                .get(text)
+                .map_or(0, |&at| usize::try_from(at).unwrap_or(0))
+        };
+        self.rules.get(at(text)..at(text + 1)).unwrap_or_default()
+    }
+
+    /// Add the rules of one text behind the others.
+    pub fn push(&mut self, rules: &[u16]) {
+        self.rules.extend_from_slice(rules);
+        self.offsets.push(place(self.rules.len()));
+    }
+
+    /// Add the texts of another list.
+    pub fn append(&mut self, other: &Self) {
+        let before = place(self.rules.len());
+        self.offsets
+            .extend(other.offsets.iter().skip(1).map(|offset| before + offset));
+        self.rules.extend_from_slice(&other.rules);
+    }
+
     fn of(scanner: &Scanner, texts: &[&[u8]], scratch: &mut Scratch) -> Self {
         let mut rows = Self {
             offsets: Vec::with_capacity(texts.len()),

@@ -33,7 +33,6 @@ pub(super) static CONFUSABLES: &[(u32, u8)] = &[
 ];
 
 /// Return the Latin letter that a code point is taken for.
-#[expect(dead_code, reason = "normalisation will ask")]
 pub(super) fn latin(point: u32) -> Option<u8> {
     CONFUSABLES
         .iter()

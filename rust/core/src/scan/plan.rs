@@ -5,9 +5,8 @@ use std::sync::OnceLock;
 use super::alphabet::{Alphabet, Codes, ROOM};
 use super::automaton::{Automaton, Spelling};
 use super::charset::CharSet;
-use super::decode::{MALFORMED, decode};
+use super::kernel::{Kernel, SLACK};
 use super::pack::{Pack, PackError, Source};
-use super::points::ALTERED_FLAG;
 use super::syntax::Node;
 
 /// The rules of one alphabet.
@@ -63,28 +62,22 @@ impl Plan {
         })
     }
 
-    /// Write the codes of a text; return whether normalisation might change it.
-    pub(super) fn encode(&self, text: &[u8], codes: &mut Vec<u8>) -> bool {
-        codes.clear();
-        let mut altered = 0;
-        let mut rest = text;
-        while let Some(&byte) = rest.first() {
-            if byte < 0x80 {
-                codes.push(self.alphabet.ascii[usize::from(byte)]);
-                rest = &rest[1..];
-                continue;
-            }
-            let (point, length) = decode(rest);
-            let code = if point == MALFORMED {
-                0
-            } else {
-                self.alphabet.get(point)
-            };
-            altered |= code;
-            codes.push(code & !ALTERED_FLAG);
-            rest = &rest[length..];
+    /// Return an ASCII character that every match of a rule has.
+    pub(super) fn necessary(&self, node: &Node<Codes>) -> Option<u8> {
+        match node {
+            Node::Set(codes) => self.alphabet.sign(*codes),
+            Node::Concat(nodes) => nodes.iter().find_map(|node| self.necessary(node)),
+            Node::Repeat(node, repeat) if repeat.least > 0 => self.necessary(node),
+            _ => None,
         }
-        altered & ALTERED_FLAG != 0
+    }
+
+    /// Write the codes of a text.
+    pub(super) fn encode(&self, kernel: Kernel, text: &[u8], codes: &mut Vec<u8>) {
+        codes.clear();
+        codes.resize(text.len() + SLACK, 0);
+        let (count, _) = kernel.fill(&self.alphabet, text, codes);
+        codes.truncate(count);
     }
 
     /// Write codes as the automata read them.

@@ -232,7 +232,6 @@ pub(super) fn kind(point: u32) -> u8 {
 }
 
 /// Say whether normalisation removes a code point.
-#[expect(dead_code, reason = "normalisation will ask")]
 pub(super) fn is_invisible(point: u32) -> bool {
     let at = INVISIBLE.partition_point(|&(_, last)| last < point);
     INVISIBLE.get(at).is_some_and(|&(first, _)| first <= point)

@@ -1,5 +1,8 @@
 //! The engine's front: a pack, planned once, and the texts that it is asked about.
 
+use super::engine::{Engine, Work};
+use super::fold::{Folded, Normalise, is_suspicious, readings};
+use super::kernel::Kernel;
 use super::naive;
 use super::pack::{Pack, PackError};
 use super::plan::Plan;
@@ -32,27 +35,82 @@ pub struct Finding {
 /// What a scan writes to; one for each thread, used again for text after text.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    work: Work,
     codes: Vec<u8>,
     spelled: Vec<u8>,
+    /// Text and hit, of all plans.
+    found: Vec<(usize, Hit)>,
     hits: Vec<Hit>,
+    /// Texts that are scanned in other readings too.
+    suspicious: Vec<(usize, bool)>,
+    /// How many texts were.
+    second_looks: u64,
+}
+
+impl Scratch {
+    /// Return how many texts were scanned in another reading too.
+    #[must_use]
+    pub fn second_looks(&self) -> u64 {
+        self.second_looks
+    }
+}
+
+/// How texts are scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// The instruction set.
+    pub kernel: Kernel,
+    /// What is undone before a suspicious text is scanned a second time.
+    pub normalise: Normalise,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            kernel: Kernel::fastest(),
+            normalise: Normalise::default(),
+        }
+    }
 }
 
 /// A pack, ready to scan.
 #[derive(Debug)]
 pub struct Scanner {
     pack: Pack,
-    plans: Vec<Plan>,
+    plans: Vec<(Plan, Engine)>,
+    options: Options,
+}
+
+/// A rule that every text is run through an automaton for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slow {
+    /// The place of the rule in its pack.
+    pub rule: u16,
+    /// The character without which a text is left out.
+    pub unless: Option<char>,
 }
 
 impl Scanner {
     /// Plan a pack.
     ///
     /// # Errors
-    /// A rule tells more characters apart than the engine has codes for.
-    pub fn new(pack: Pack) -> Result<Self, PackError> {
+    /// A rule tells more characters apart than the engine has codes for, or the machine does not have what the kernel
+    /// needs.
+    pub fn new(pack: Pack, options: Options) -> Result<Self, PackError> {
+        let kernel = options.kernel;
+        if !kernel.is_here() {
+            return Err(PackError::new(format!(
+                "`kernel` is {kernel:?}: this machine does not have it"
+            )));
+        }
+        let plans = Plan::all(&pack)?.into_iter().map(|plan| {
+            let engine = Engine::new(&plan, kernel);
+            (plan, engine)
+        });
         Ok(Self {
-            plans: Plan::all(&pack)?,
+            plans: plans.collect(),
             pack,
+            options,
         })
     }
 
@@ -62,30 +120,131 @@ impl Scanner {
         &self.pack
     }
 
+    /// Return the instruction set that texts are scanned with.
+    #[must_use]
+    pub fn kernel(&self) -> Kernel {
+        self.options.kernel
+    }
+
+    /// Return the rules that no rare string is part of: they are what a scan waits for.
+    #[must_use]
+    pub fn slow(&self) -> Vec<Slow> {
+        let slow = |(plan, engine): &(Plan, Engine)| {
+            let rules = engine.slow().iter().map(|&(rule, unless)| Slow {
+                rule: plan.rules[usize::from(rule)].id,
+                unless: unless.map(char::from),
+            });
+            rules.collect::<Vec<_>>()
+        };
+        self.plans.iter().flat_map(slow).collect()
+    }
+
     /// Return the rules that match anywhere in a text, by their place in the pack.
     ///
     /// A text is UTF-8, in which surrogates may stand as three bytes; any other byte is a character that no rule names.
     pub fn hits<'a>(&self, text: &[u8], scratch: &'a mut Scratch) -> &'a [Hit] {
+        self.find(&[text], scratch);
         scratch.hits.clear();
-        for plan in &self.plans {
-            plan.encode(text, &mut scratch.codes);
-            plan.spell(&scratch.codes, &mut scratch.spelled);
-            naive::rules(plan, &scratch.spelled, |rule| {
-                scratch.hits.push(Hit {
-                    rule,
-                    obfuscated: false,
-                });
-            });
-        }
-        scratch.hits.sort_unstable();
+        scratch
+            .hits
+            .extend(scratch.found.iter().map(|&(_, hit)| hit));
         &scratch.hits
     }
 
     /// Call `done` with the hits of each text, in order.
     pub fn each(&self, texts: &[&[u8]], scratch: &mut Scratch, mut done: impl FnMut(&[Hit])) {
-        for text in texts {
-            done(self.hits(text, scratch));
+        self.find(texts, scratch);
+        let Scratch { found, hits, .. } = scratch;
+        let mut found = found.iter().peekable();
+        for number in 0..texts.len() {
+            hits.clear();
+            while let Some((_, hit)) = found.next_if(|(text, _)| *text == number) {
+                hits.push(*hit);
+            }
+            done(hits);
         }
+    }
+
+    fn find(&self, texts: &[&[u8]], scratch: &mut Scratch) {
+        scratch.found.clear();
+        scratch.suspicious.clear();
+        for (plan, engine) in &self.plans {
+            engine.scan(plan, texts, &mut scratch.work);
+            let hits = scratch.work.hits.iter().map(|&(text, rule)| {
+                (
+                    text,
+                    Hit {
+                        rule,
+                        obfuscated: false,
+                    },
+                )
+            });
+            scratch.found.extend(hits);
+            // All plans see the same characters; the first one says which may be changed.
+            if scratch.suspicious.is_empty() {
+                scratch
+                    .suspicious
+                    .extend(scratch.work.altered.iter().map(|&text| (text, true)));
+            }
+        }
+        match self.options.normalise {
+            Normalise::None => scratch.suspicious.clear(),
+            Normalise::Unicode => {}
+            Normalise::Full => {
+                let more = texts
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, text)| is_suspicious(text));
+                scratch
+                    .suspicious
+                    .extend(more.map(|(text, _)| (text, false)));
+            }
+        }
+        for (text, altered) in std::mem::take(&mut scratch.suspicious) {
+            self.look_again(texts[text], text, altered, scratch);
+        }
+        scratch.found.sort_unstable();
+        // A rule that is found in what is written is not obfuscated, and sorts first.
+        scratch.found.dedup_by_key(|(text, hit)| (*text, hit.rule));
+    }
+
+    /// Find the rules in the other readings of a text.
+    #[cold]
+    fn look_again(&self, text: &[u8], number: usize, altered: bool, scratch: &mut Scratch) {
+        scratch.second_looks += 1;
+        for folded in readings(text, altered, self.options.normalise) {
+            for (plan, engine) in &self.plans {
+                engine.scan(plan, &[&folded.text], &mut scratch.work);
+                let hits = scratch.work.hits.iter().map(|&(_, rule)| {
+                    (
+                        number,
+                        Hit {
+                            rule,
+                            obfuscated: true,
+                        },
+                    )
+                });
+                scratch.found.extend(hits);
+            }
+        }
+    }
+
+    /// Return what [`Scanner::hits`] returns, found by the oracle: every rule by its own automaton.
+    #[must_use]
+    pub fn hits_by_automata(&self, text: &[u8]) -> Vec<Hit> {
+        let (mut codes, mut spelled, mut hits) = (Vec::new(), Vec::new(), Vec::new());
+        for (plan, _) in &self.plans {
+            plan.encode(Kernel::Scalar, text, &mut codes);
+            plan.spell(&codes, &mut spelled);
+            naive::rules(plan, &spelled, |rule| {
+                hits.push(Hit {
+                    rule,
+                    obfuscated: false,
+                });
+            });
+        }
+        hits.sort_unstable();
+        hits
     }
 
     /// Return where the rules match that [`Scanner::hits`] returned, in the order of their starts.
@@ -93,12 +252,39 @@ impl Scanner {
     /// For each rule these are the matches of `re.finditer`: leftmost, apart from each other, at most [`FINDINGS`].
     pub fn findings(&self, text: &[u8], hits: &[Hit], scratch: &mut Scratch) -> Vec<Finding> {
         let mut found = Vec::new();
-        for plan in &self.plans {
-            let asked = |id: u16| hits.binary_search_by_key(&id, |hit| hit.rule).is_ok();
+        self.places(text, hits, None, scratch, &mut found);
+        if hits.iter().any(|hit| hit.obfuscated) {
+            for folded in readings(text, true, self.options.normalise) {
+                self.places(&folded.text, hits, Some(&folded), scratch, &mut found);
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Add where rules match in a text, or in another reading of it.
+    fn places(
+        &self,
+        text: &[u8],
+        hits: &[Hit],
+        folded: Option<&Folded>,
+        scratch: &mut Scratch,
+        found: &mut Vec<Finding>,
+    ) {
+        let obfuscated = folded.is_some();
+        let asked = |id: u16| {
+            hits.binary_search(&Hit {
+                rule: id,
+                obfuscated,
+            })
+            .is_ok()
+        };
+        for (plan, _) in &self.plans {
             if !plan.rules.iter().any(|rule| asked(rule.id)) {
                 continue;
             }
-            plan.encode(text, &mut scratch.codes);
+            plan.encode(self.options.kernel, text, &mut scratch.codes);
             plan.spell(&scratch.codes, &mut scratch.spelled);
             for rule in plan.rules.iter().filter(|rule| asked(rule.id)) {
                 let automaton = plan.automaton(rule);
@@ -107,17 +293,17 @@ impl Scanner {
                     let Some((start, end)) = automaton.find(&scratch.spelled, from) else {
                         break;
                     };
+                    from = end;
+                    let (start, end) =
+                        folded.map_or((start, end), |folded| folded.original(start, end));
                     found.push(Finding {
                         start,
                         end,
                         rule: rule.id,
-                        obfuscated: false,
+                        obfuscated,
                     });
-                    from = end;
                 }
             }
         }
-        found.sort_unstable();
-        found
     }
 }

@@ -1,0 +1,314 @@
+//! What every match of a rule must contain: a string from a short list, by which the rule is searched.
+//!
+//! A rule is a concatenation. Each run of its parts that expands to few strings is a candidate; the one whose strings
+//! are rarest in English is taken, and the rule is split there into what stands before and what follows. Where no run
+//! is rare enough, an alternation is replaced by its branches, and each branch is searched by a run of its own.
+
+use super::alphabet::Codes;
+use super::english::{Model, window_share};
+use super::program::Program;
+use super::syntax::{Look, Node, Repeat};
+
+/// The most strings of a run.
+const STRINGS: usize = 512;
+/// The most windows that a string with sets in it may stand for.
+const WINDOWS: u64 = 4096;
+/// The most branches that an alternation inside a rule is replaced by.
+const BRANCHES: usize = 16;
+/// Expected candidates in a text of one code from which on a split is tried.
+const DEAR: f64 = 1.6e-4;
+/// Expected candidates above which a run is no help.
+const USELESS: f64 = 2e-2;
+/// The codes of a window.
+pub(super) const WINDOW: usize = 4;
+
+/// A string that a match contains, each place a set of codes.
+pub(super) type Text = Vec<Codes>;
+
+/// One way to find a rule.
+#[derive(Debug)]
+pub(super) struct Sub {
+    /// What stands before the string, read backward.
+    pub(super) before: Program,
+    /// What follows it.
+    pub(super) after: Program,
+    /// The strings, each with its window: its place in the string, and its codes.
+    pub(super) strings: Vec<(Text, usize, [Codes; WINDOW])>,
+    /// Whether the strings begin where a word does.
+    pub(super) start: bool,
+}
+
+struct Choice {
+    subs: Vec<Sub>,
+    cost: f64,
+}
+
+/// Choose how a rule is searched; `None` if no run of it is rare enough.
+pub(super) fn choose(node: &Node<Codes>, word: Codes, model: &Model) -> Option<Vec<Sub>> {
+    let chooser = Chooser { word, model };
+    let items = flat(node);
+    let choice = chooser.choose(&items, 2)?;
+    Some(choice.subs)
+}
+
+struct Chooser<'a> {
+    word: Codes,
+    model: &'a Model,
+}
+
+impl Chooser<'_> {
+    fn choose(&self, items: &[Node<Codes>], depth: usize) -> Option<Choice> {
+        let best = self.run(items);
+        if best.as_ref().is_some_and(|best| best.cost <= DEAR) || depth == 0 {
+            return best;
+        }
+        let mut chosen = best;
+        for (place, item) in items.iter().enumerate() {
+            let branches: Vec<Node<Codes>> = match item {
+                Node::Alternate(nodes) if nodes.len() <= BRANCHES || items.len() == 1 => {
+                    nodes.clone()
+                }
+                Node::Repeat(
+                    node,
+                    Repeat {
+                        least: 0,
+                        most: Some(1),
+                        ..
+                    },
+                ) => vec![Node::Empty, (**node).clone()],
+                _ => continue,
+            };
+            let mut whole = Choice {
+                subs: Vec::new(),
+                cost: 0.0,
+            };
+            let split = branches.iter().try_for_each(|branch| {
+                let mut items: Vec<Node<Codes>> = items[..place]
+                    .iter()
+                    .cloned()
+                    .chain(flat(branch))
+                    .chain(items[place + 1..].iter().cloned())
+                    .collect();
+                items.retain(|item| *item != Node::Empty);
+                let part = self.choose(&items, depth - 1)?;
+                whole.subs.extend(part.subs);
+                whole.cost += part.cost;
+                Some(())
+            });
+            if split.is_some()
+                && chosen
+                    .as_ref()
+                    .is_none_or(|chosen| whole.cost < 0.7 * chosen.cost)
+            {
+                chosen = Some(whole);
+            }
+        }
+        chosen
+    }
+
+    /// Take the cheapest run of a concatenation.
+    fn run(&self, items: &[Node<Codes>]) -> Option<Choice> {
+        let mut best: Option<(f64, usize, usize, Vec<Text>)> = None;
+        for first in 0..items.len() {
+            let mut strings: Vec<Text> = vec![Vec::new()];
+            for last in first..items.len() {
+                let Some(more) = expand(&items[last], STRINGS) else {
+                    break;
+                };
+                let Some(joined) = product(&strings, &more, STRINGS) else {
+                    break;
+                };
+                strings = joined;
+                let start = self.starts(items, first, &strings);
+                let end = self.ends(items, last + 1, &strings);
+                let Some(cost) = self.cost(&strings, start, end) else {
+                    continue;
+                };
+                if best.as_ref().is_none_or(|best| cost < best.0) {
+                    best = Some((cost, first, last + 1, strings.clone()));
+                }
+            }
+        }
+        let (cost, first, last, strings) = best?;
+        if cost > USELESS {
+            return None;
+        }
+        let start = self.starts(items, first, &strings);
+        let end = self.ends(items, last, &strings);
+        let strings = strings
+            .into_iter()
+            .map(|string| {
+                let (at, window, _) = self.window(&string, start, end)?;
+                Some((string, at, window))
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let sub = Sub {
+            before: Program::new(&items[..first], true),
+            after: Program::new(&items[last..], false),
+            strings,
+            start,
+        };
+        Some(Choice {
+            subs: vec![sub],
+            cost,
+        })
+    }
+
+    fn cost(&self, strings: &[Text], start: bool, end: bool) -> Option<f64> {
+        let mut total = 0.0;
+        for string in strings {
+            total += self.window(string, start, end)?.2;
+        }
+        Some(if start { total } else { total * 1.5 })
+    }
+
+    /// The window by which a string is searched: its first codes, or its rarest ones where it may stand anywhere.
+    fn window(
+        &self,
+        string: &Text,
+        start: bool,
+        end: bool,
+    ) -> Option<(usize, [Codes; WINDOW], f64)> {
+        let places = if start {
+            0..1
+        } else {
+            0..string.len().saturating_sub(WINDOW - 1).max(1)
+        };
+        let mut best: Option<(usize, [Codes; WINDOW], f64)> = None;
+        for at in places {
+            let mut window = [u64::MAX >> 1; WINDOW];
+            for (place, codes) in window.iter_mut().enumerate() {
+                match string.get(at + place) {
+                    Some(set) => *codes = *set,
+                    // Behind the end of a word stands no word, and what follows that is unknown.
+                    None if end && at + place == string.len() => {
+                        *codes = !self.word & (u64::MAX >> 1);
+                    }
+                    None => {}
+                }
+            }
+            let product: u64 = window
+                .iter()
+                .map(|codes| u64::from(codes.count_ones()))
+                .product();
+            if product == 0 || product > WINDOWS {
+                continue;
+            }
+            let share = window_share(&window, start, self.model);
+            if best.as_ref().is_none_or(|best| share < best.2) {
+                best = Some((at, window, share));
+            }
+        }
+        best
+    }
+
+    /// Say whether every string begins a word wherever it matches.
+    fn starts(&self, items: &[Node<Codes>], first: usize, strings: &[Text]) -> bool {
+        let words = strings
+            .iter()
+            .all(|string| string.first().is_some_and(|set| set & !self.word == 0));
+        words && first > 0 && self.forces(&items[first - 1])
+    }
+
+    fn ends(&self, items: &[Node<Codes>], behind: usize, strings: &[Text]) -> bool {
+        let words = strings
+            .iter()
+            .all(|string| string.last().is_some_and(|set| set & !self.word == 0));
+        words && items.get(behind).is_some_and(|item| self.forces(item))
+    }
+
+    /// Say whether a part beside a word's code makes an edge there.
+    fn forces(&self, item: &Node<Codes>) -> bool {
+        match item {
+            Node::Look(look) => *look != Look::NotBoundary,
+            Node::Set(set) => set & self.word == 0,
+            Node::Repeat(node, repeat) => repeat.least > 0 && self.forces_whole(node),
+            Node::Alternate(nodes) => nodes.iter().all(|node| self.forces(node)),
+            _ => false,
+        }
+    }
+
+    fn forces_whole(&self, node: &Node<Codes>) -> bool {
+        match node {
+            Node::Set(set) => set & self.word == 0,
+            Node::Alternate(nodes) => nodes.iter().all(|node| self.forces_whole(node)),
+            _ => false,
+        }
+    }
+}
+
+/// The parts of a concatenation, groups without a repeat dissolved.
+fn flat(node: &Node<Codes>) -> Vec<Node<Codes>> {
+    match node {
+        Node::Concat(nodes) => nodes.iter().flat_map(flat).collect(),
+        Node::Empty => Vec::new(),
+        _ => vec![node.clone()],
+    }
+}
+
+/// The strings that a part stands for, if they are few.
+fn expand(node: &Node<Codes>, most: usize) -> Option<Vec<Text>> {
+    match node {
+        Node::Empty => Some(vec![Vec::new()]),
+        Node::Set(set) => Some(vec![vec![*set]]),
+        Node::Concat(nodes) => {
+            let mut strings = vec![Vec::new()];
+            for node in nodes {
+                strings = product(&strings, &expand(node, most)?, most)?;
+            }
+            Some(strings)
+        }
+        Node::Alternate(nodes) => {
+            let mut strings = Vec::new();
+            for node in nodes {
+                strings.extend(expand(node, most)?);
+                if strings.len() > most {
+                    return None;
+                }
+            }
+            Some(strings)
+        }
+        Node::Repeat(
+            node,
+            Repeat {
+                least,
+                most: Some(top),
+                ..
+            },
+        ) if *top <= 8 => {
+            let one = expand(node, most)?;
+            let mut turn = vec![Vec::new()];
+            let mut strings = Vec::new();
+            for count in 0..=*top {
+                if count >= *least {
+                    strings.extend(turn.iter().cloned());
+                }
+                if strings.len() > most {
+                    return None;
+                }
+                if count < *top {
+                    turn = product(&turn, &one, most)?;
+                }
+            }
+            Some(strings)
+        }
+        Node::Look(_) | Node::Repeat(..) => None,
+    }
+}
+
+fn product(left: &[Text], right: &[Text], most: usize) -> Option<Vec<Text>> {
+    if left.len() * right.len() > most {
+        return None;
+    }
+    let mut out = Vec::with_capacity(left.len() * right.len());
+    for head in left {
+        for tail in right {
+            let string: Text = head.iter().chain(tail).copied().collect();
+            if string.len() > 64 {
+                return None; // as far as one looks back in a text's margin
+            }
+            out.push(string);
+        }
+    }
+    Some(out)
+}

@@ -1,0 +1,135 @@
+"""Columns of Arrow, from the packages that people have."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from flyball.errors import InputError, InputTypeError, MissingExtraError
+from flyball.scan import Pack, Scanner
+
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+
+PACK = Pack.from_rules([
+    {"id": "kill", "category": "violence", "severity": "high", "pattern": r"\bkill\b"},
+    {"id": "word", "category": "theft", "severity": "low", "words": ["rob"]},
+])  # fmt: skip
+SCANNER = Scanner(PACK)
+TEXTS = ["they kill", None, "", "rob and kill", "a text of some length that says rob", "é rob", "problem"] * 50
+WANTED = [None if text is None else [name for name, word in (("kill", "kill"), ("word", " rob")) if word in f" {text}"]
+          for text in TEXTS]  # fmt: skip
+
+
+def check(data: object, wanted: list[list[str] | None] = WANTED, **options: str) -> None:
+    table = SCANNER.scan_column(data, **options)
+    assert table.column("rules").to_pylist() == wanted
+    assert table.column("flagged").to_pylist() == [None if row is None else bool(row) for row in wanted]
+    severities = [None if not row else "high" if "kill" in row else "low" for row in wanted]
+    assert table.column("severity").to_pylist() == severities
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_every_layout_of_text_is_read_whole_sliced_and_chunked(kind: pa.DataType) -> None:
+    array = pa.array(TEXTS, kind)
+    check(array)
+    check(array.slice(3, 20), WANTED[3:23])
+    check(pa.chunked_array([array.slice(0, 10), array.slice(10, 0), array.slice(10)]))
+    check(pa.array([], kind), [])
+    check(pa.chunked_array([], kind), [])
+
+
+@pytest.mark.parametrize("index", [pa.int8(), pa.uint16(), pa.int32(), pa.int64()])
+def test_a_dictionary_is_scanned_once_and_its_indices_mapped(index: pa.DataType) -> None:
+    array = pa.array(TEXTS).dictionary_encode().cast(pa.dictionary(index, pa.string()))
+    check(array)
+    check(array.slice(2, 9), WANTED[2:11])
+    with_null = pa.DictionaryArray.from_arrays(pa.array([0, 1, None], index), pa.array([None, "rob"]))
+    check(with_null, [None, ["word"], None])
+
+
+def test_a_table_names_its_column() -> None:
+    table = pa.table({"text": TEXTS, "number": range(len(TEXTS))})
+    check(table, column="text")
+    check(table.slice(5, 11), WANTED[5:16], column="text")
+    check(table.select(["text"]))
+    check(table.to_reader(max_chunksize=13), column="text")
+    check(table.to_batches()[0].slice(4, 4), WANTED[4:8], column="text")
+    with pytest.raises(InputError, match=r"name one of its columns \(text, number\)"):
+        SCANNER.scan_column(table)
+    with pytest.raises(InputError, match="`column` is `no`: the table has text, number"):
+        SCANNER.scan_column(table, column="no")
+    with pytest.raises(InputTypeError, match="values of Arrow's format `l`"):
+        SCANNER.scan_column(table, column="number")
+
+
+def test_what_is_no_column_is_refused() -> None:
+    for data in (["kill"], None, np.array(["kill"])):
+        with pytest.raises(InputTypeError, match="pass a column or table of Arrow"):
+            SCANNER.scan_column(data)
+
+
+def test_a_long_text_in_a_column_is_named() -> None:
+    small = Scanner(PACK, max_chars=16)
+    with pytest.raises(InputError, match=r"`texts\[2\]` has 20 characters"):
+        small.scan_column(pa.chunked_array([["a", "b"], ["x" * 20]]))
+    windowed = Scanner(PACK, max_chars=16, on_long="window")
+    assert windowed.scan_column(pa.array(["x " * 20 + "kill", "rob"])).column("rules").to_pylist() == [
+        ["kill"],
+        ["word"],
+    ]
+
+
+def test_bytes_that_are_no_text_are_scanned_around() -> None:
+    data = pa.py_buffer(b"\xff\xfe kill")
+    array = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 7], np.int32)), data)
+    check(array, [["kill"]])
+
+
+@pytest.mark.parametrize("offsets", [[0, 5, 2], [4, 3, 8]])
+def test_offsets_that_make_no_sense_are_an_error(offsets: list[int]) -> None:
+    array = pa.StringArray.from_buffers(2, pa.py_buffer(np.array(offsets, np.int32)), pa.py_buffer(b"abcdefgh"))
+    with pytest.raises(InputError, match="does not follow Arrow's C data interface"):
+        SCANNER.scan_column(array)
+
+
+def test_a_producer_that_fails_is_reported() -> None:
+    def batches() -> object:
+        yield pa.record_batch({"text": ["kill"]})
+        raise ValueError("the disk is gone")
+
+    reader = pa.RecordBatchReader.from_batches(pa.schema({"text": pa.string()}), batches())
+    with pytest.raises(InputError, match=r"`data` cannot be read: .*the disk is gone"):
+        SCANNER.scan_column(reader)
+
+
+def test_polars_series_and_frames_are_columns() -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    series = polars.Series("text", TEXTS)
+    check(series)
+    check(series[3:20], WANTED[3:20])
+    check(polars.DataFrame({"text": TEXTS, "n": range(len(TEXTS))}), column="text")
+    check(series.cast(polars.Categorical))
+    assert polars.from_arrow(SCANNER.scan_column(series))["flagged"].to_list() == [
+        None if row is None else bool(row) for row in WANTED
+    ]
+
+
+def test_a_relation_of_duckdb_is_a_column() -> None:
+    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
+    relation = duckdb.sql("select unnest(['kill', null, 'problem', 'a rob']) as text")
+    check(relation, [["kill"], None, [], ["word"]])
+
+
+def test_a_dataset_of_hugging_face_is_a_column() -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    dataset = datasets.Dataset.from_dict({"text": TEXTS, "n": list(range(len(TEXTS)))})
+    check(dataset.with_format("arrow")[:], column="text")
+
+
+def test_a_missing_pyarrow_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = pa.array(["kill"])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"flyball\[data\]"):
+        SCANNER.scan_column(array)
