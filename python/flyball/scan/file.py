@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from flyball.errors import InputError
 from flyball.scan.column import require_pyarrow
@@ -12,8 +12,21 @@ from flyball.scan.column import require_pyarrow
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flyball.scan.batch import Batch
     from flyball.scan.report import Report
-    from flyball.scan.scanner import Scanner
+
+    class Scanner(Protocol):
+        """What a file needs of a scanner, which stands above it."""
+
+        def scan(self, text: str, /) -> Report: ...
+        def scan_batch(self, texts: list[str], threads: int) -> Batch: ...
+        def column(
+            self, data: object, /, *, column: str | None, threads: int
+        ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_]]: ...
+
 
 # A file is read in blocks; a line longer than `LONGEST` is cut, so that one without an end does not fill the memory.
 BLOCK = 1 << 22

@@ -1,6 +1,9 @@
 //! Every kernel finds what the automata find, however the texts are cut, packed and repeated.
 
-use flyball_core::scan::{Hit, Kernel, Normalise, Options, Pack, Scanner, Scratch, batch};
+use flyball_core::scan::{
+    Hit, Kernel, Normalise, Options, Pack, Rule, Scanner, Scratch, Severity, Source, batch,
+};
+use proptest::prelude::*;
 
 fn pack() -> Pack {
     let text = include_str!("../../../python/flyball/scan/packs/default.toml");
@@ -146,5 +149,94 @@ fn a_kernel_that_is_not_here_is_an_error() {
             )
             .is_err()
         );
+    }
+}
+
+/// `FLYBALL_FUZZ=1000000 cargo test --release -p flyball-core --test scan` runs for as long as one likes.
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("FLYBALL_FUZZ")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(64);
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
+}
+
+/// Pieces of patterns; what they make together is often a pattern, and often refused.
+fn pattern() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "kill", "steal", "a", "the", "(?:", ")", "|", "?", "*", "+", "{1,3}", "{0,40}", r"\b",
+        r"\w", r"\s+", r"\d", ".", "[a-f]", "[^x]", "é", "к", "^", "$", r"\B", "-", "@", "(", "[",
+        "]", "{", r"\", "&&", "(?i)", r"\x41", "(?=",
+    ]);
+    prop::collection::vec(piece, 1..12).prop_map(|pieces| pieces.concat())
+}
+
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        8 => prop::sample::select(vec!["kill", "steal", "the", "a", " ", "\n", "é", "к", "@", "-", "ſ", "x"]).prop_map(|text| text.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..4),
+        1 => (any::<u8>(), 0_usize..9000).prop_map(|(byte, count)| vec![byte; count]),
+    ];
+    prop::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn any_bytes_are_a_pack_or_are_refused(
+        text in prop_oneof![
+            any::<String>(),
+            (any::<String>(), pattern()).prop_map(|(name, pattern)| {
+                format!("[pack]\nname = {name:?}\nversion = '1'\n[[rule]]\nid = 'a'\ncategory = 'c'\npattern = '''{pattern}'''\n")
+            }),
+        ]
+    ) {
+        if let Ok(pack) = Pack::from_toml(&text, "fuzz") {
+            prop_assert_eq!(pack.rules().len(), 1);
+        }
+    }
+
+    #[test]
+    fn every_kernel_finds_what_the_automata_find_for_any_rules(
+        patterns in prop::collection::vec(pattern(), 1..6),
+        texts in prop::collection::vec(text(), 1..4),
+    ) {
+        let rule = |(place, pattern): (usize, &String)| Rule {
+            id: place.to_string(),
+            category: "c".into(),
+            family: String::new(),
+            severity: Severity::Low,
+            language: String::new(),
+            source: Source::Pattern(pattern.clone()),
+            dot_matches_newline: false,
+            matches: Vec::new(),
+            misses: Vec::new(),
+        };
+        let alone = |one: &Rule| Pack::new("p", "1", vec![one.clone()]).is_ok();
+        let rules: Vec<Rule> = patterns.iter().enumerate().map(rule).filter(alone).collect();
+        prop_assume!(!rules.is_empty());
+        let pack = Pack::new("p", "1", rules).expect("each is accepted");
+        let texts: Vec<&[u8]> = texts.iter().map(Vec::as_slice).collect();
+        for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_here()) {
+            for normalise in [Normalise::None, Normalise::Full] {
+                let Ok(scanner) = Scanner::new(pack.clone(), Options { kernel, normalise }) else { continue };
+                let mut scratch = Scratch::default();
+                let mut found = Vec::new();
+                scanner.each(&texts, &mut scratch, |hits| found.push(hits.to_vec()));
+                for (text, hits) in texts.iter().zip(&found) {
+                    let plain: Vec<Hit> = hits.iter().copied().filter(|hit| !hit.obfuscated).collect();
+                    prop_assert_eq!(&plain, &scanner.hits_by_automata(text), "{:?} {:?}", kernel, patterns);
+                    let findings = scanner.findings(text, hits, &mut scratch);
+                    let mut named: Vec<u16> = findings.iter().map(|finding| finding.rule).collect();
+                    named.sort_unstable();
+                    named.dedup();
+                    prop_assert_eq!(named, hits.iter().map(|hit| hit.rule).collect::<Vec<_>>());
+                }
+            }
+        }
     }
 }
