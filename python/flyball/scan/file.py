@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     class Scanner(Protocol):
         """What a file needs of a scanner, which stands above it."""
 
-        def scan(self, text: str, /) -> Report: ...
-        def scan_batch(self, texts: list[str], threads: int) -> Batch: ...
+        def scan(self, text: str, /) -> Report:
+            """Report on one text."""
+
+        def scan_batch(self, texts: list[str], threads: int) -> Batch:
+            """Scan many texts."""
+
         def column(
             self, data: object, /, *, column: str | None, threads: int
-        ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_]]: ...
+        ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_]]:
+            """Scan a column."""
 
 
 # A file is read in blocks; a line longer than `LONGEST` is cut, so that one without an end does not fill the memory.
