@@ -107,7 +107,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     settings = outcome.settings
     return {
         "bench": "closed",
-        "command": "python -m benches.faults closed",
+        "command": _command(settings),
         "machine": harness.machine(),
         "versions": {
             "python": platform.python_version(),
@@ -187,6 +187,12 @@ def tables(result: Result) -> str:
         f"{clean} clean steps; `{result['command']}`."
     )
     return f"\n{lead}\n\n{headline(result)}\n\n{ends(result)}\n"
+
+
+def _command(settings: Settings) -> str:
+    whole = len(settings.families) == len(FAMILIES)
+    parts = "" if whole else " --families " + " ".join(f"'{family.name}'" for family in settings.families)
+    return f"python -m benches.faults closed --replicas {settings.replicas} --clean {settings.clean}{parts}"
 
 
 def _kept(runs: Runs) -> dict[str, Any]:

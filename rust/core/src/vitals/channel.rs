@@ -107,8 +107,8 @@ impl Thresholds {
         if count < FEW {
             return 5.0 * unit;
         }
-        let middle = window.quantile(0.5);
-        let up = window.quantile(0.84) - middle;
+        let middle = window.middle();
+        let up = window.upper() - middle;
         let trust = smaller(count as f64 / 64.0, 1.0);
         let wide = larger(trust * up + (1.0 - trust) * larger(up, unit), 0.6);
         let threshold = 5.0 * wide + larger(middle, 0.0);

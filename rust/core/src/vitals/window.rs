@@ -15,6 +15,9 @@ const PARTS: f64 = 65_536.0;
 pub(super) const INNER: usize = 10;
 pub(super) const OUTER: usize = 50;
 
+/// So few scores are counted one by one.
+const COUNTED: usize = 72;
+
 /// A ring of scores, and the same scores sorted.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
@@ -22,8 +25,18 @@ pub(super) struct Window {
     oldest: usize,
     sorted: Vec<i32>,
     limit: usize,
+    middle: Place,
+    upper: Place,
     inner: Top,
     outer: Top,
+}
+
+/// A place between two of the sorted scores.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    below: usize,
+    above: usize,
+    share: f64,
 }
 
 /// The largest scores: how many, and their sum.
@@ -51,6 +64,8 @@ impl Window {
             oldest: 0,
             sorted: Vec::with_capacity(limit),
             limit,
+            middle: Place::default(),
+            upper: Place::default(),
             inner: Top::default(),
             outer: Top::default(),
         }
@@ -105,19 +120,22 @@ impl Window {
         }
     }
 
-    /// Linear interpolation at `q` times the last position; the window must not be empty.
-    pub(super) fn quantile(&self, q: f64) -> f64 {
-        let last = self.sorted.len() - 1;
-        let position = q * last as f64;
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a position in the window; the fraction is what is cut off"
-        )]
-        let below = position as usize;
-        let low = told(self.sorted[below]);
-        let high = told(self.sorted[(below + 1).min(last)]);
-        low + (position - below as f64) * (high - low)
+    /// The median; the window must not be empty.
+    pub(super) fn middle(&self) -> f64 {
+        self.at(self.middle)
+    }
+
+    /// What 84 of a hundred scores are below, a deviation above the median; the window must not be empty.
+    pub(super) fn upper(&self) -> f64 {
+        self.at(self.upper)
+    }
+
+    fn at(&self, place: Place) -> f64 {
+        let (low, high) = (
+            told(self.sorted[place.below]),
+            told(self.sorted[place.above]),
+        );
+        low + place.share * (high - low)
     }
 
     /// The largest tenth; there must be two scores at least.
@@ -138,9 +156,31 @@ impl Window {
         }
     }
 
+    /// What changes with the number of scores.
     fn add_up(&mut self) {
+        self.middle = Place::of(0.5, self.sorted.len());
+        self.upper = Place::of(0.84, self.sorted.len());
         self.inner = Top::of(&self.sorted, INNER);
         self.outer = Top::of(&self.sorted, OUTER);
+    }
+}
+
+impl Place {
+    /// Linear interpolation at `q` times the last position.
+    fn of(q: f64, count: usize) -> Self {
+        let last = count.saturating_sub(1);
+        let position = q * last as f64;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a position in the window; the fraction is what is cut off"
+        )]
+        let below = position as usize;
+        Self {
+            below,
+            above: (below + 1).min(last),
+            share: position - below as f64,
+        }
     }
 }
 
@@ -183,14 +223,14 @@ fn told(score: i32) -> f64 {
 
 /// How many of the sorted scores are smaller than each of two.
 ///
-/// Each round compares with seven scores, all at once as far as the processor is concerned, and
-/// keeps an eighth: a third as many rounds as in a binary search, and no branch to guess. The two
+/// A round compares with seven scores, all at once as far as the processor is concerned, and keeps an
+/// eighth, until what is left is counted faster than halved. There is no branch to guess, and the two
 /// searches go side by side. Where an eighth is not whole, the part that is kept is the last one, and
 /// overlaps.
 fn ranks(sorted: &[i32], scores: [i32; 2]) -> [usize; 2] {
     let mut starts = [0; 2];
     let mut length = sorted.len();
-    while length > 8 {
+    while length > COUNTED {
         let part = length / 8;
         // Of the seven marks, so many are smaller; what is left behind the last is longer.
         let rest = length - 7 * part;
@@ -205,8 +245,9 @@ fn ranks(sorted: &[i32], scores: [i32; 2]) -> [usize; 2] {
     }
     let count = |start: usize, score: i32| {
         let here = &sorted[start..start + length];
-        let below: i32 = here.iter().map(|&other| i32::from(other < score)).sum();
-        start + usize::try_from(below).unwrap_or(0)
+        // As wide as the scores, so that many are counted at once.
+        let below: u32 = here.iter().map(|&other| u32::from(other < score)).sum();
+        start + below as usize
     };
     [count(starts[0], scores[0]), count(starts[1], scores[1])]
 }
@@ -226,6 +267,17 @@ mod tests {
             base: told(rest[rest.len() - 1]),
             sum: top.iter().map(|&score| told(score)).sum(),
         }
+    }
+
+    fn naive_quantile(sorted: &[i32], q: f64) -> f64 {
+        let position = q * (sorted.len() - 1) as f64;
+        let at = |wanted: f64| {
+            let mut places = sorted.iter().enumerate();
+            let found = places.find(|&(place, _)| place as f64 == wanted);
+            found.map(|(_, &score)| told(score)).expect("a place in it")
+        };
+        let (low, high) = (position.floor(), position.ceil());
+        at(low) + (position - low) * (at(high) - at(low))
     }
 
     fn scores() -> impl Strategy<Value = f64> {
@@ -253,8 +305,8 @@ mod tests {
                 let mut sorted = last.to_vec();
                 sorted.sort_unstable();
                 prop_assert_eq!(&window.sorted, &sorted);
-                prop_assert_eq!(window.quantile(1.0), super::told(sorted[sorted.len() - 1]));
-                prop_assert_eq!(window.quantile(0.0), super::told(sorted[0]));
+                prop_assert_eq!(window.middle(), naive_quantile(&sorted, 0.5));
+                prop_assert_eq!(window.upper(), naive_quantile(&sorted, 0.84));
                 if sorted.len() > 1 {
                     prop_assert_eq!(window.inner(), naive_tail(&sorted, INNER));
                     prop_assert_eq!(window.outer(), naive_tail(&sorted, OUTER));
