@@ -183,8 +183,8 @@ def tables(result: Result) -> str:
     size = result["settings"]
     clean = max((one["steps"] for one in result["clean"].values()), default=0)
     lead = (
-        f"{len(result['families'])} families, {size['replicas']} runs of each with each fault, "
-        f"{clean} clean steps; `{result['command']}`."
+        f"{len(result['families'])} families; runs of each with each fault: {size['replicas']}; "
+        f"clean steps: {clean}. `{result['command']}`"
     )
     return f"\n{lead}\n\n{headline(result)}\n\n{ends(result)}\n"
 
