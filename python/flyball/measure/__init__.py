@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flyball.measure.calibration import ReliabilityBin as ReliabilityBin
 from flyball.measure.classification import Classification as Classification
+from flyball.measure.cube import Denominator as Denominator
 from flyball.measure.estimate import Estimate as Estimate
 from flyball.measure.probabilities import Calibration as Calibration
 from flyball.measure.probabilities import CalibrationResult as CalibrationResult
@@ -16,6 +17,8 @@ from flyball.measure.ranking import RankingResult as RankingResult
 from flyball.measure.regression import Regression as Regression
 from flyball.measure.regression import RegressionResult as RegressionResult
 from flyball.measure.result import ClassificationResult as ClassificationResult
+from flyball.measure.spectral import Spectral as Spectral
+from flyball.measure.spectral import SpectralResult as SpectralResult
 from flyball.measure.text import Text as Text
 from flyball.measure.text import TextResult as TextResult
 from flyball.measure.text import perplexity as perplexity
@@ -25,6 +28,7 @@ __all__ = [
     "CalibrationResult",
     "Classification",
     "ClassificationResult",
+    "Denominator",
     "Estimate",
     "RankedClass",
     "Ranking",
@@ -32,6 +36,8 @@ __all__ = [
     "Regression",
     "RegressionResult",
     "ReliabilityBin",
+    "Spectral",
+    "SpectralResult",
     "Text",
     "TextResult",
     "perplexity",
