@@ -107,16 +107,16 @@ class Learner:
         self._on_oom = on_oom
         self._modules = modules
         self._before = BeforeForward(modules)
+        self._whole = dtype is torch.float32
         self.precision: AbstractContextManager[Any] = (
             nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
         )
 
     def __call__(self, group: Iterable[Any], where: Where) -> Learned | None:
         """Leave the gradients of a group; None if it is left out: for want of memory, or as nothing in it counts."""
-        batches = map(read_batch, group)
         if self._on_oom == "raise":
-            return self._learn(batches, self._size, where)
-        again = list(batches)
+            return self._learn(map(read_batch, group), self._size, where)
+        again = list(map(read_batch, group))
         self._before.remember(chance=True, everything=False)
         while True:
             try:
@@ -160,8 +160,11 @@ class Learner:
         return learned
 
     def _measure(self, batch: Batch, where: Where) -> Outcome:
+        step, steps, epoch = where
+        if self._whole:
+            return self._objective.measure(self._model, batch, step=step, steps=steps, epoch=epoch)
         with self.precision:
-            return self._objective.measure(self._model, batch, step=where.step, steps=where.steps, epoch=where.epoch)
+            return self._objective.measure(self._model, batch, step=step, steps=steps, epoch=epoch)
 
     def _count(self, batch: Batch) -> float:
         return float(self._objective.count(batch))
