@@ -22,6 +22,7 @@
 //! each other with 2^-64. The table is no secret: somebody who wants to can forge a block.
 
 use super::lane::Check;
+use crate::prefetch::ahead;
 
 /// The bytes that have one term. Part of the definition: another size gives other checksums.
 pub(super) const BLOCK: usize = 4096;
@@ -61,6 +62,7 @@ pub(super) fn term(block: &[u8; BLOCK], position: u64, check: Check) -> (u64, bo
     let mut carries = [0_u64; WORDS];
     let (stripes, _) = block.as_chunks::<STRIPE>();
     for (stripe, keys) in stripes.iter().zip(&KEYS) {
+        ahead(stripe);
         let (chunks, _) = stripe.as_chunks::<{ size_of::<u64>() }>();
         for lane in 0..WORDS {
             let word = u64::from_le_bytes(chunks[lane]);

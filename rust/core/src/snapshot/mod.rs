@@ -8,8 +8,9 @@
 //! # What it costs
 //!
 //! The work is bound by memory, not by arithmetic: for a state much larger than the caches, the copy
-//! with check and checksum takes about as long as the copy alone, on one core. It loses against a
-//! bare copy where the state fits the cache: there, arithmetic is what is left, about 25 GB/s.
+//! with check and checksum takes as long as the same copy without them, on one core. For that,
+//! memory is asked for four pages ahead, and written to past the cache. It loses against a bare
+//! copy where the state fits the cache: there, arithmetic is what is left.
 //!
 //! # Chunks and threads
 //!
@@ -20,6 +21,7 @@ mod checksum;
 mod error;
 mod lane;
 mod pass;
+mod stream;
 
 pub use error::Error;
 pub use lane::Lane;

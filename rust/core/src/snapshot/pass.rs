@@ -3,6 +3,7 @@
 use super::checksum::{BLOCK, finish, term};
 use super::error::Error;
 use super::lane::{Check, Lane};
+use super::stream;
 use crate::share::{CHUNK, helpers, in_order};
 
 const _: () = assert!(
@@ -167,9 +168,13 @@ impl Work<'_> {
         let check = self.lane.check();
         match self.job {
             Job::Look(bytes) => look(bytes, self.start, check, |_, _| {}),
-            Job::Copy(from, to) => look(from, self.start, check, |at, bytes| {
-                to[at..][..bytes.len()].copy_from_slice(bytes);
-            }),
+            Job::Copy(from, to) => {
+                let found = look(from, self.start, check, |at, bytes| {
+                    stream::copy(&mut to[at..][..bytes.len()], bytes);
+                });
+                stream::fence();
+                found
+            }
         }
     }
 }
