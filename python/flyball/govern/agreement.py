@@ -117,6 +117,10 @@ class Agreement:
         wire: What carries the messages.
         tell: Where events go.
 
+    Attributes:
+        stop: Set it where this rank wants the run to end; it is said with the next step.
+        stopped: Whether a rank has said so: all of them know it after the same step.
+
     Every method raises `AgreementError`, which names the rank that is gone, late, or elsewhere in its program.
     """
 
@@ -125,6 +129,7 @@ class Agreement:
         self.ranks = wire.ranks
         self._wire = wire
         self._tell = tell
+        self.stop = self.stopped = False
         self._told_norms = False
 
     @classmethod
@@ -159,7 +164,7 @@ class Agreement:
 
     def step(self, own: Measured) -> Measured:
         """Return what all ranks judge the step by."""
-        flags = (own.norm is not None) | own.whole << 1 | own.keep << 2 | own.buffers << 3
+        flags = (own.norm is not None) | own.whole << 1 | own.keep << 2 | own.buffers << 3 | self.stop << 5
         norm = 0.0 if own.norm is None else own.norm
         scale = 0.0 if own.scale is None else own.scale
         rows = self._exchange(Topic.STEP, own.loss, norm, own.shards, scale, float(flags))
@@ -180,12 +185,13 @@ class Agreement:
             self._say_that_norms_differ([row[3] for row in rows])
         if shards:
             together = math.sqrt((first * first if alike else squares / self.ranks) + shards)
+        self.stopped = bool(some >> 5)
         return Measured(
             loss / self.ranks,
             together if some & 1 else None,
             0.0,
             None if own.scale is None else min(row[5] for row in rows),
-            Spoilt(max(int(row[6]) >> 3 for row in rows)) if some >> 3 else Spoilt.NOTHING,
+            Spoilt(max(int(row[6]) >> 3 & 3 for row in rows)) if some >> 3 & 3 else Spoilt.NOTHING,
             bool(every & 2),
             bool(every & 4),
         )

@@ -148,6 +148,11 @@ class Governor:
         self._at: Position | None = None
 
     @property
+    def agreement(self) -> Agreement | None:
+        """The other ranks; None if there are none."""
+        return self._agreement
+
+    @property
     def updates(self) -> int:
         """How many updates are in the weights; a rollback takes it back."""
         return self._counters["updates"]

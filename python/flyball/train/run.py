@@ -30,12 +30,14 @@ from flyball.config.formats import Format, written
 from flyball.errors import ConfigError, RunExistsError
 from flyball.events import Event, Journal, RunFailed, RunFinished, RunStarted
 from flyball.files import write_whole
+from flyball.train import distributed
 from flyball.train import resume as resuming
 from flyball.train.checkpoint import Checkpoints
 from flyball.train.records import RunResumed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from flyball.govern.snapshot import TrainingState
@@ -76,8 +78,18 @@ class Run:
         self._started = time.monotonic()
         self.about = {"config": dict(config), "versions": versions()}
 
-    def begin(self, resume: str | os.PathLike[str] | None, accept: Collection[str]) -> resuming.Checkpoint | None:
+    def begin(
+        self,
+        resume: str | os.PathLike[str] | None,
+        accept: Collection[str],
+        around: AbstractContextManager[None],
+    ) -> resuming.Checkpoint | None:
         """Make the folder, or go on in it, and put the state back that the run goes on from.
+
+        Args:
+            resume: What to go on from.
+            accept: Settings that may differ.
+            around: Entered while the state is put back.
 
         Raises:
             RunExistsError: The folder holds a run, and it is not resumed.
@@ -88,15 +100,16 @@ class Run:
             raise ConfigError("`resume` is 'auto', which looks into the run folder, and `run` is None: give it one")
         checkpoint = None
         if resume is not None and resume != "auto":
-            checkpoint = resuming.at(Path(resume))
+            checkpoint = distributed.at(Path(resume))
         if self.folder is not None:
             inside = checkpoint is not None and self.folder.resolve() in checkpoint.path.resolve().parents
             goes_on = resume == "auto" or inside
             self._make(self.folder, goes_on=goes_on)
             if resume == "auto":
-                checkpoint = resuming.newest(self.folder / run_folder.CHECKPOINTS)
+                checkpoint = distributed.newest_of_all(self.folder / run_folder.CHECKPOINTS)
         if checkpoint is not None:
-            checkpoint.put_back(self._state, self.about, accept=accept)
+            with around:
+                checkpoint.put_back(self._state, self.about, accept=accept)
         if self.folder is not None:
             self._open(self.folder)
         return checkpoint
@@ -131,7 +144,9 @@ class Run:
             write_whole(folder / run_folder.CONFIG, written(_for_toml(self.about["config"]), Format.TOML).encode())
             surroundings = json.dumps(environment(self._device), indent=2) + "\n"
             write_whole(folder / ENVIRONMENT, surroundings.encode())
-        journal = self._journal = Journal(folder / run_folder.JOURNAL, run=folder.resolve().name or "run", go_on=True)
+        rank, _ = distributed.world()
+        name = folder.resolve().parents[1].name if rank else folder.resolve().name
+        journal = self._journal = Journal(folder / run_folder.JOURNAL, run=name or "run", rank=rank, go_on=True)
         self.checkpoints = Checkpoints(
             folder / run_folder.CHECKPOINTS,
             self._state,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ from flyball.govern.snapshot import TrainingState
 from flyball.govern.snapshot.components import Stateful
 from flyball.govern.verdict import Action
 from flyball.objective import as_objective
+from flyball.train import distributed
 from flyball.train import resume as resuming
 from flyball.train.average import Average
 from flyball.train.callbacks import Callback, Step
@@ -39,7 +40,7 @@ from flyball.train.ungoverned import Ungoverned
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from flyball.config import Config
     from flyball.evaluation import Evaluation
@@ -135,7 +136,7 @@ class Trainer:
         self._extra = {**({"objective": self.objective} if self.objective.state_dict() else {}), **(extra or {})}
         self._stopping, self._callbacks = stopping, tuple(callbacks)
         self._accumulate, self._every, self._keep, self._log_every = accumulate, checkpoint_every, keep, log_every
-        self._folder = None if run is None else Path(run)
+        self._folder = None if run is None else distributed.own_folder(Path(run))
         self._run: Run | None = None
         self._best: str | None = None
         parts: dict[str, Any] = {
@@ -191,10 +192,11 @@ class Trainer:
         feed: Feed[Any] = self._verbs.feed(train, accumulate=self._accumulate)
         steps = None if (batches := _length(train)) is None else epochs * -(-batches // self._accumulate)
         self._steps = steps
-        with closing(feed), self._open(feed, tally, batches) as run, Wish(active=run.folder is not None) as wish:
+        with closing(feed), self._open(feed, tally, batches) as run, self._wish(run) as wish:
             self._begin(run, resume, accept)
             while self.epoch < epochs and not (stopping and stopping.over):
                 started = time.monotonic()
+                distributed.set_epoch(train, self.epoch)
                 for callback in self._callbacks:
                     callback.epoch_begins(self, self.epoch + 1)
                 for group in () if self._drained(feed) else groups(feed, self._accumulate):
@@ -210,17 +212,19 @@ class Trainer:
                     self.step = self.history.steps = self.step + 1
                     self._count(run, tally, learned, verdict, rate)
                     self._save_if_due(run, verdict)
-                    if wish.signal:
-                        self._stop(run, wish.signal)
+                    if signal := self._wished(wish):
+                        self._stop(run, signal)
                 measured = () if validate is None else self._measured(validate)
                 self._end_epoch(run, tally, measured, time.monotonic() - started)
-                if wish.signal:
-                    self._stop(run, wish.signal)
+                if signal := self._wished(wish):
+                    self._stop(run, signal)
             self._end(run, "early stopping" if stopping and stopping.over else "completed")
         return self.history
 
     def validate(self, loader: Iterable[Any], *, average: bool = False) -> Evaluation:
         """Measure the model on every batch of a loader, by the objective; nothing of the training is changed.
+
+        With several ranks every one measures its part, of `flyball.train.distributed.Part`, and gets the result of all.
 
         Args:
             loader: The data.
@@ -232,14 +236,29 @@ class Trainer:
         model, name = (self.average.module, "validation.average") if average else (self.model, "validation")
         with self._learn.precision:
             return evaluate(
-                model, loader, objective=self.objective, device=self.device, name=name, step=self.step,
-                steps=self._steps, epoch=self.epoch,
+                distributed.bare(model), loader, objective=self.objective, device=self.device, name=name,
+                all_ranks=distributed.world()[1] > 1, step=self.step, steps=self._steps, epoch=self.epoch,
             )  # fmt: skip
 
     def _measured(self, loader: Iterable[Any]) -> tuple[Evaluation, ...]:
         """Measure the model, and the average as soon as it is one."""
         averaged = isinstance(self.average, Average) and self.average.current
         return (self.validate(loader), self.validate(loader, average=True)) if averaged else (self.validate(loader),)
+
+    @contextmanager
+    def _wish(self, run: Run) -> Iterator[Wish]:
+        """Listen for signals, and name the rank that is gone where the others fail because of it."""
+        naming = nullcontext() if self.governor is None else self.governor.naming_ranks()
+        with Wish(active=run.folder is not None) as wish, naming:
+            yield wish
+
+    def _wished(self, wish: Wish) -> str | None:
+        """Return the signal to stop for; of several ranks, all know it after the same step."""
+        agreement = None if self.governor is None else self.governor.agreement
+        if agreement is None:
+            return wish.signal
+        agreement.stop = wish.signal is not None
+        return (wish.signal or "SIGTERM") if agreement.stopped else None
 
     def _open(self, feed: Feed[Any], tally: Tally, batches: int | None) -> Run:
         """Bring together all that belongs to the run, so that a checkpoint holds it."""
@@ -282,7 +301,7 @@ class Trainer:
         self.model.train()
         self.objective.train()
         self._best = None
-        checkpoint = run.begin(resume, accept)
+        checkpoint = run.begin(resume, accept, distributed.with_shards(self.model, self._optimizers))
         if run.checkpoints is not None:
             run.checkpoints.best = self._best
         self.history.reason = "running"
