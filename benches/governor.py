@@ -1,4 +1,7 @@
-"""What a governed step costs beside the plain one: a small MLP, so that the step itself weighs nothing."""
+"""What a governed step costs beside the plain one, and the norm of all gradients beside torch's.
+
+The model is a small MLP, so that the step itself weighs nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch.nn import functional
 
 from benches.harness import Contest
 from flyball import Governor
+from flyball.govern.gradients import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +63,7 @@ class Governed(Plain):
 
 
 def contests() -> Iterator[Contest[torch.Tensor]]:
-    """Yield one contest; a run is 200 steps."""
+    """Yield the norm and the loop; a run of it is 200 steps."""
     torch.set_num_threads(1)
     makers: dict[str, Callable[[], Plain]] = {
         "flyball, with a feed": partial(Governed, fed=True),
@@ -70,9 +74,35 @@ def contests() -> Iterator[Contest[torch.Tensor]]:
     def first_run(make: Callable[[], Plain]) -> torch.Tensor:
         return make().run()
 
+    yield norm_contest()
     yield Contest(
         work=f"{_BATCHES} steps of a trivial MLP",
         answers={name: partial(first_run, make) for name, make in makers.items()},
         same=torch.testing.assert_close,
         timed={name: make().run for name, make in makers.items()},
+    )
+
+
+def norm_contest() -> Contest[torch.Tensor]:
+    """Return the contest of the norm of ten million gradients; one read of their memory is the bound."""
+    parameters = [nn.Parameter(torch.zeros(1000, 1000)) for _ in range(10)]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    norm = Norm()
+
+    def gradients() -> list[torch.Tensor]:
+        return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+    def ours() -> torch.Tensor:
+        return torch.as_tensor(norm.of_gradients(parameters), dtype=torch.float32)
+
+    return Contest(
+        work="norm of 10M gradients in 10 tensors",
+        answers={
+            "flyball": ours,
+            "torch foreach": lambda: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients()))).cpu(),  # noqa: SLF001 -- the rival
+            "torch get_total_norm": lambda: torch.nn.utils.get_total_norm(gradients()),
+        },
+        # Torch adds a million squares in single precision, and is off by a hundred-thousandth; ours is not.
+        same=partial(torch.testing.assert_close, rtol=1e-4, atol=0.0),
     )
