@@ -222,3 +222,29 @@ fn errors_name_the_place() {
     ));
     assert_eq!(meter.rows(), 0);
 }
+
+#[test]
+fn a_column_counted_at_once_is_the_sum_of_its_parts() {
+    let score = |i: usize| ((i * 7919 % 10_007) as f64 - 5000.0) / 700.0;
+    let samples: Samples = (0..EXACT_SCORES + 700)
+        .map(|i| (score(i), u8::from(i % 3 == 0)))
+        .collect();
+    let mut merged = measured(Scale::Logits, &[]);
+    for part in samples.chunks(5000) {
+        merged.merge(&measured(Scale::Logits, part)).expect("alike");
+    }
+    assert_eq!(measured(Scale::Logits, &samples), merged);
+    let scores = [0.5, f64::NAN, 1.0, f64::INFINITY];
+    let labels = Labels::Flags(&[0, 1, 1, 0]);
+    merged
+        .update(&Dense::new(&scores, 1), labels, NonFinite::LeaveOut)
+        .expect("rows are left out");
+    assert_eq!(
+        (merged.rows(), merged.left_out()),
+        (samples.len() as u64 + 2, 2)
+    );
+    assert_eq!(
+        merged.ranked()[0].positives,
+        samples.iter().filter(|s| s.1 == 1).count() as u64 + 1
+    );
+}

@@ -133,6 +133,18 @@ impl Ranking {
         if !self.fits(rows) {
             self.fold();
         }
+        self.rows = rows;
+        self.left_out += (kept.len() - count) as u64;
+        match &mut self.form {
+            Form::Cells(counts) if self.columns == 1 => {
+                count_column(counts, scores, labels, &kept, self.scale);
+            }
+            _ => self.add_rows(scores, labels, &kept),
+        }
+        Ok(())
+    }
+
+    fn add_rows<R: Rows>(&mut self, scores: &R, labels: Labels<'_>, kept: &[bool]) {
         let (columns, scale, shape) = (self.columns, self.scale, Shape::of(self.columns));
         let mut scratch = Vec::new();
         let mut cells = vec![0_u32; columns];
@@ -154,9 +166,6 @@ impl Ranking {
                 }
             }
         }
-        self.rows = rows;
-        self.left_out += (kept.len() - count) as u64;
-        Ok(())
     }
 
     /// Adds everything that `other` has seen.
@@ -422,6 +431,28 @@ impl Ranking {
     fn fold(&mut self) {
         if let Form::Exact(keys) = &self.form {
             self.form = Form::Cells(fold(keys, self.columns, self.scale));
+        }
+    }
+}
+
+/// Counts one column in blocks, so that finding the cells does not wait for the memory that counts.
+fn count_column<R: Rows>(
+    counts: &mut [Pair],
+    scores: &R,
+    labels: Labels<'_>,
+    kept: &[bool],
+    scale: Scale,
+) {
+    const BLOCK: usize = 512;
+    let shape = Shape::of(1);
+    let mut scratch = Vec::new();
+    let mut cells = [0_u32; BLOCK];
+    for (start, kept) in (0..).step_by(BLOCK).zip(kept.chunks(BLOCK)) {
+        for (row, cell) in (start..).zip(&mut cells[..kept.len()]) {
+            *cell = shape.cell(scores.row(row, &mut scratch)[0].into(), scale);
+        }
+        for ((row, &cell), _) in (start..).zip(&cells).zip(kept).filter(|(_, kept)| **kept) {
+            counts[cell as usize][labels.of(row, 0, 1)] += 1;
         }
     }
 }
