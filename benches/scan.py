@@ -76,7 +76,7 @@ def with_hyperscan(database: hyperscan.Database, texts: list[bytes]) -> Pairs:
 
 def with_re2(patterns: re2.Set, texts: list[str]) -> Pairs:
     match = patterns.Match
-    return [(place, rule) for place, text in enumerate(texts) for rule in sorted(match(text))]
+    return [(place, rule) for place, text in enumerate(texts) for rule in sorted(match(text) or ())]
 
 
 def with_re(patterns: list[re.Pattern[str]], texts: list[str]) -> Pairs:

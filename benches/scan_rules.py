@@ -33,6 +33,6 @@ def rules(count: int) -> list[str]:
         found.append(rf"\b{ask}{gap}{act}{rest}{thing}\b")
     chosen = [found[place * len(found) // min(count, len(found))] for place in range(min(count, len(found)))]
     for number in range(count - len(chosen)):
-        left, right = ACTS[number % len(ACTS)], THINGS[number // len(ACTS) % len(THINGS)]
-        chosen.append(rf"\b{left}ing\s+(?:\w+\s+){{0,{number % 4}}}{right}\b")
+        left, right = ACTS[number % 5], THINGS[number // 5 % 4]
+        chosen.append(rf"\b{left}ing\s+(?:\w+\s+){{0,{1 + number // 20}}}{right}\b")
     return list(dict.fromkeys(chosen))[:count]

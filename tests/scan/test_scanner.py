@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +180,34 @@ def test_a_forked_child_scans_with_threads_too() -> None:
         same = np.array_equal(SCANNER.scan_batch(texts, threads=2).rules, wanted)
         os._exit(0 if same else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send a signal")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_ends_a_scan_that_takes_long(threads: int) -> None:
+    slow = Scanner(
+        Pack.from_rules([{"id": str(n), "category": "c", "pattern": f"[a-z]{{{n},}}[0-9]"} for n in range(9, 60)])
+    )
+    texts = ["letters and words " * 2000] * 2000  # would take minutes
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            slow.scan_batch(texts, threads)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert slow.flagged("abcdefghijk1")
+
+
+def test_the_rules_that_a_scan_waits_for_are_named() -> None:
+    rules = [("long", "[a-z]{20,}"), ("mail", r"\w+@\w+"), ("word", r"\bkill\b")]
+    scanner = Scanner(Pack.from_rules([{"id": name, "category": "c", "pattern": one} for name, one in rules]))
+    assert scanner.slow_rules == [("long", None), ("mail", "@")]
 
 
 def test_disabling_a_rule_removes_only_its_findings() -> None:

@@ -36,7 +36,18 @@ fn sixteen(table: &[u8], at: usize) -> __m256i {
 /// The machine has the features, and `out` has room for a code for each byte of the text and `SLACK` more.
 #[target_feature(enable = "avx2,bmi2")]
 pub(super) unsafe fn fill(alphabet: &Alphabet, text: &[u8], out: &mut [u8]) -> (usize, bool) {
-    let rows = [0, 1, 2, 3, 4, 5, 6, 7].map(|row| sixteen(&alphabet.ascii, row * 16));
+    // Written out: a closure in `map` is not inlined into code with other features.
+    let table = &alphabet.ascii;
+    let rows = [
+        sixteen(table, 0),
+        sixteen(table, 16),
+        sixteen(table, 32),
+        sixteen(table, 48),
+        sixteen(table, 64),
+        sixteen(table, 80),
+        sixteen(table, 96),
+        sixteen(table, 112),
+    ];
     let (mut at, mut count, mut altered) = (0, 0, 0);
     while at < text.len() {
         let rest = text.len() - at;
@@ -79,14 +90,23 @@ type Half = [(__m256i, __m256i); 4];
 #[target_feature(enable = "avx2,bmi2")]
 #[inline]
 fn load(group: &Group) -> Half {
-    group.each_ref().map(|table| {
-        let mut coarse = [0; 32];
-        coarse.copy_from_slice(&table[..32]);
-        coarse[usize::from(FINEST)] = table[usize::from(FINEST)..]
-            .iter()
-            .fold(0, |all, buckets| all | buckets);
-        (sixteen(&coarse, 0), sixteen(&coarse, 16))
-    })
+    [
+        half(&group[0]),
+        half(&group[1]),
+        half(&group[2]),
+        half(&group[3]),
+    ]
+}
+
+#[target_feature(enable = "avx2,bmi2")]
+#[inline]
+fn half(table: &[u8; 64]) -> (__m256i, __m256i) {
+    let mut coarse = [0; 32];
+    coarse.copy_from_slice(&table[..32]);
+    coarse[usize::from(FINEST)] = table[usize::from(FINEST)..]
+        .iter()
+        .fold(0, |all, buckets| all | buckets);
+    (sixteen(&coarse, 0), sixteen(&coarse, 16))
 }
 
 #[target_feature(enable = "avx2,bmi2")]
@@ -137,9 +157,21 @@ pub(super) unsafe fn filter(
     let (mut at, mut count) = (from, 0);
     while at < to {
         // SAFETY: `at < to`, and 128 codes stand behind `to`.
-        let exact = [0, 1, 2, 3]
-            .map(|place| unsafe { _mm256_loadu_si256(codes.as_ptr().add(at + place).cast()) });
-        let windows = exact.map(|window| _mm256_min_epu8(window, finest));
+        let exact = unsafe {
+            let here = codes.as_ptr().add(at);
+            [
+                _mm256_loadu_si256(here.cast()),
+                _mm256_loadu_si256(here.add(1).cast()),
+                _mm256_loadu_si256(here.add(2).cast()),
+                _mm256_loadu_si256(here.add(3).cast()),
+            ]
+        };
+        let windows = [
+            _mm256_min_epu8(exact[0], finest),
+            _mm256_min_epu8(exact[1], finest),
+            _mm256_min_epu8(exact[2], finest),
+            _mm256_min_epu8(exact[3], finest),
+        ];
         let moved = _mm256_sub_epi8(exact[0], one);
         let word = _mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_min_epu8(moved, last), moved))
             .cast_unsigned();

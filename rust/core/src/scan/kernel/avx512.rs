@@ -80,17 +80,26 @@ pub(super) unsafe fn fill(alphabet: &Alphabet, text: &[u8], out: &mut [u8]) -> (
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 #[inline]
 fn load(group: &Group) -> [__m512i; 4] {
+    // Written out: a closure in `map` is not inlined into code with other features.
+    let [a, b, c, d] = group;
     // SAFETY: each table has 64 bytes.
-    group
-        .each_ref()
-        .map(|table| unsafe { _mm512_loadu_si512(table.as_ptr().cast()) })
+    unsafe {
+        [
+            _mm512_loadu_si512(a.as_ptr().cast()),
+            _mm512_loadu_si512(b.as_ptr().cast()),
+            _mm512_loadu_si512(c.as_ptr().cast()),
+            _mm512_loadu_si512(d.as_ptr().cast()),
+        ]
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
 #[inline]
 fn buckets(group: &[__m512i; 4], windows: &[__m512i; 4]) -> __m512i {
-    let [a, b, c, d] =
-        [0, 1, 2, 3].map(|place| _mm512_permutexvar_epi8(windows[place], group[place]));
+    let a = _mm512_permutexvar_epi8(windows[0], group[0]);
+    let b = _mm512_permutexvar_epi8(windows[1], group[1]);
+    let c = _mm512_permutexvar_epi8(windows[2], group[2]);
+    let d = _mm512_permutexvar_epi8(windows[3], group[3]);
     _mm512_and_si512(_mm512_and_si512(a, b), _mm512_and_si512(c, d))
 }
 
@@ -120,8 +129,15 @@ pub(super) unsafe fn filter(
     let (mut at, mut count) = (from, 0);
     while at < to {
         // SAFETY: `at < to`, and 128 codes stand behind `to`: the last load ends at `at + 67`.
-        let windows = [0, 1, 2, 3]
-            .map(|place| unsafe { _mm512_loadu_si512(codes.as_ptr().add(at + place).cast()) });
+        let windows = unsafe {
+            let here = codes.as_ptr().add(at);
+            [
+                _mm512_loadu_si512(here.cast()),
+                _mm512_loadu_si512(here.add(1).cast()),
+                _mm512_loadu_si512(here.add(2).cast()),
+                _mm512_loadu_si512(here.add(3).cast()),
+            ]
+        };
         let word = _mm512_cmple_epu8_mask(_mm512_sub_epi8(windows[0], one), last_word);
         let first = word & !(word << 1 | carry);
         carry = word >> 63;
