@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 # How many; `FLYBALL_KILLS=200` is the long run.
-KILLS = int(os.environ.get("FLYBALL_KILLS", "8"))
+KILLS = int(os.environ.get("FLYBALL_KILLS", "6"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forked")
