@@ -6,6 +6,7 @@ model on the same batches, reads the loss at every step as a loop that logs does
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
@@ -23,13 +24,14 @@ from benches.harness import Contest, cpu_seconds
 from benches.snapshot import Run as State
 from flyball import Policy, Trainer
 from flyball.govern.snapshot import TrainingState
+from flyball.govern.snapshot import spill as disk
 from flyball.measure import Classification
 from flyball.objective import Task
 from flyball.train import Callback, Step
-from flyball.train.checkpoint import Checkpoints
+from flyball.train.checkpoint import Checkpoints, found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 # What is not installed is left out: `pip install '.[rivals]'` brings them.
 RIVALS = {"lightning_fabric": "lightning-fabric", "accelerate": "accelerate"}
@@ -183,10 +185,27 @@ def _checkpoints(folder: Path) -> Iterator[Contest[Any]]:
     def pickled() -> None:
         torch.save(tensors, folder / "tensors.pt")
 
+    def back() -> None:
+        run.capture()
+        run.restore()
+
+    def after(work: Callable[[], None], answer: Callable[[], list[str]]) -> list[str]:
+        work()
+        return answer()
+
     size = f"{len(run.flat) / 1e6:.0f} MB"
     yield Contest(
         work=f"a checkpoint of {size} on the disk",
-        answers=dict.fromkeys(("flyball", "safetensors, flushed", "safetensors, not flushed", "torch.save"), _nothing),
+        answers={
+            "flyball": lambda: after(ours, lambda: _held(found(checkpoints.folder)[-1].path / disk.TENSORS)),
+            "safetensors, flushed": lambda: after(
+                partial(theirs, durable=True), lambda: _held(folder / "tensors.safetensors")
+            ),
+            "safetensors, not flushed": lambda: after(
+                partial(theirs, durable=False), lambda: _held(folder / "tensors.safetensors")
+            ),
+            "torch.save": lambda: after(pickled, lambda: _digests(torch.load(folder / "tensors.pt").values())),
+        },
         same=_agree,
         timed={
             "flyball": ours,
@@ -204,7 +223,10 @@ def _checkpoints(folder: Path) -> Iterator[Contest[Any]]:
 
     yield Contest(
         work=f"held up by a checkpoint of {size}",
-        answers=dict.fromkeys(("flyball", "snapshot in memory"), _nothing),
+        answers={
+            "flyball": lambda: after(ours, lambda: _held(found(checkpoints.folder)[-1].path / disk.TENSORS)),
+            "snapshot in memory": lambda: after(back, lambda: _digests(run.tensors)),
+        },
         same=_agree,
         timed={"flyball": partial(checkpoints.save, 1), "snapshot in memory": run.capture},
         timer=held_up,
@@ -225,9 +247,14 @@ def _wall(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _nothing() -> None:
-    """What is written is compared byte by byte in the tests."""
+def _digests(tensors: Iterable[torch.Tensor]) -> list[str]:
+    """Name what tensors hold, whatever they are called and in whatever order they come."""
+    return sorted(hashlib.blake2b(tensor.detach().numpy().tobytes()).hexdigest() for tensor in tensors)
 
 
-def _agree(ours: None, theirs: None) -> None:
-    """There is nothing to compare."""
+def _held(path: Path) -> list[str]:
+    return _digests(load_file(path).values())
+
+
+def _agree(ours: list[str], theirs: list[str]) -> None:
+    assert ours == theirs
