@@ -207,33 +207,46 @@ impl Chooser<'_> {
         let words = strings
             .iter()
             .all(|string| string.first().is_some_and(|set| set & !self.word == 0));
-        words && first > 0 && self.forces(&items[first - 1])
+        words && self.edge(items[..first].iter().rev(), true)
     }
 
     fn ends(&self, items: &[Node<Codes>], behind: usize, strings: &[Text]) -> bool {
         let words = strings
             .iter()
             .all(|string| string.last().is_some_and(|set| set & !self.word == 0));
-        words && items.get(behind).is_some_and(|item| self.forces(item))
+        words && self.edge(items[behind..].iter(), false)
     }
 
-    /// Say whether a part beside a word's code makes an edge there.
-    fn forces(&self, item: &Node<Codes>) -> bool {
-        match item {
-            Node::Look(look) => *look != Look::NotBoundary,
-            Node::Set(set) => set & self.word == 0,
-            Node::Repeat(node, repeat) => repeat.least > 0 && self.forces_whole(node),
-            Node::Alternate(nodes) => nodes.iter().all(|node| self.forces(node)),
-            _ => false,
+    /// Say whether parts, from the nearest on, leave no word character beside them.
+    fn edge<'n>(&self, items: impl Iterator<Item = &'n Node<Codes>>, before: bool) -> bool {
+        for item in items {
+            match item {
+                Node::Empty => {}
+                Node::Set(set) => return set & self.word == 0,
+                Node::Look(look) => return *look != Look::NotBoundary,
+                Node::Alternate(nodes) => {
+                    return nodes.iter().all(|node| self.edge_of(node, before));
+                }
+                // What may be absent leaves it to what stands behind it.
+                Node::Repeat(node, repeat) if self.edge_of(node, before) => {
+                    if repeat.least > 0 {
+                        return true;
+                    }
+                }
+                Node::Concat(_) | Node::Repeat(..) => return false,
+            }
         }
+        false
     }
 
-    fn forces_whole(&self, node: &Node<Codes>) -> bool {
-        match node {
-            Node::Set(set) => set & self.word == 0,
-            Node::Alternate(nodes) => nodes.iter().all(|node| self.forces_whole(node)),
-            _ => false,
-        }
+    fn edge_of(&self, node: &Node<Codes>, before: bool) -> bool {
+        let parts = flat(node);
+        let parts: &mut dyn Iterator<Item = &Node<Codes>> = if before {
+            &mut parts.iter().rev()
+        } else {
+            &mut parts.iter()
+        };
+        self.edge(parts, before)
     }
 }
 
