@@ -183,7 +183,9 @@ def training(feed: Feed[Any], epochs: range) -> Iterator[tuple[Position, list[fl
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("back", "after"), [(1, 3), (2, 6), (5, 6), (0, 2), (1, 13)])
-def test_property_16_steps_after_a_rollback_in_replay_mode_repeat_the_original_ones(kind: str, back: int, after: int) -> None:
+def test_property_16_steps_after_a_rollback_in_replay_mode_repeat_the_original_ones(
+    kind: str, back: int, after: int
+) -> None:
     seed(7)
     feed: Feed[Any] = Feed(KINDS[kind].build())
     steps = training(feed, range(9))
