@@ -1,4 +1,4 @@
-"""Find the rules of a pack in texts: which ones match, and where, at the speed of memory.
+"""Find the rules of a pack in texts: which ones match, and where, in time linear in the text.
 
 A `Scanner` takes prompts, lists, columns and files; a `Pack` is its rules, as data. Neither needs torch.
 """

@@ -1,4 +1,4 @@
-//! Many patterns in one pass over a text, at the speed of memory.
+//! Many patterns in one pass over a text, in time linear in it.
 //!
 //! A [`Pack`] holds rules: regular expressions and lists of words, each with an id, a category and a severity. A
 //! [`Scanner`] says which of them match in a text, and where.
