@@ -16,6 +16,7 @@ NAMES = (
     "import_time",
     "objective",
     "ranking",
+    "scan",
     "selective",
     "snapshot",
     "trainer",

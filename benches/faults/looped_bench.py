@@ -78,7 +78,16 @@ def named(parts: list[str]) -> tuple[type[Task], ...]:
 def run(settings: Settings, guards: Mapping[str, Make], say: Callable[[str], object]) -> Outcome:
     """Run the bench on one thread, and tell of every family when it is done."""
     torch.set_num_threads(1)
-    logging.getLogger("flyball").setLevel(logging.ERROR)  # rollbacks are what is counted here
+    log = logging.getLogger("flyball")
+    level = log.level
+    log.setLevel(logging.ERROR)  # rollbacks are what is counted here
+    try:
+        return _run(settings, guards, say)
+    finally:
+        log.setLevel(level)
+
+
+def _run(settings: Settings, guards: Mapping[str, Make], say: Callable[[str], object]) -> Outcome:
     outcome = Outcome(settings, {name: Clean() for name in guards}, {name: {} for name in guards})
     started = time.process_time()
     for family in settings.families:

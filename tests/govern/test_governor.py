@@ -739,3 +739,9 @@ def test_what_is_served_again_leaves_no_trace_in_pythons_and_numpys_generators()
 
     asked = trained(Policy(snapshot_every=30))
     assert asked[:100] == trained(Policy(diagnosis=False))[:100]
+
+
+def test_a_journal_that_cannot_be_written_to_is_refused() -> None:
+    model = torch.nn.Linear(2, 1)
+    with pytest.raises(InputError, match=r"`journal` is 'events\.jsonl', which has no `write`"):
+        Governor(model, torch.optim.SGD(model.parameters(), lr=0.1), journal="events.jsonl")  # type: ignore[arg-type]

@@ -224,7 +224,7 @@ REFUSED: dict[str, tuple[Any, Any, tuple[Any, ...], str]] = {
         SCORES * 0 + 1.5, LABELS, (1, "probabilities"), "`scores` holds 1.5 in row 0.*between 0 and 1"
     ),
     "label": (SCORES, LABELS + 1, (), "`labels` holds 2 at place"),
-    "float labels": (SCORES, LABELS * 1.0, (), "`labels` has type float64"),
+    "float labels": (SCORES, LABELS * 0.5, (), "`labels` has type float64"),
     "class": (np.zeros((8, 3)), np.full(8, 3), (3,), "`labels` holds 3 at place 0: a label must be between 0 and 2"),
     "rows": (SCORES[:7], LABELS, (), "`scores` has 7 rows and 1 columns, which do not fit"),
     "columns": (np.zeros((8, 3)), LABELS, (), "`scores` has 8 rows and 3 columns"),
@@ -284,3 +284,10 @@ def test_meters_made_differently_and_damaged_states_are_refused() -> None:
         Ranking(0)
     with pytest.raises(InputError, match="`scores` is 'odds'"):
         Ranking(1, "odds")  # type: ignore[arg-type]
+
+
+def test_labels_may_be_the_floats_that_a_binary_loss_wants() -> None:
+    meter, other = Ranking(), Ranking()
+    meter.update(SCORES, LABELS)
+    other.update(SCORES, LABELS.astype(np.float32))
+    assert meter.compute() == other.compute()

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import warnings
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -217,3 +218,18 @@ def test_the_table_shows_each_score_beside_its_rival() -> None:
     assert any(line.startswith("NLL") and "shares of the classes: 0.6365" in line for line in lines)
     assert lines[-2].split()[:2] == ["0", "40"]
     assert "`recall`" in str(result_of(np.diag(np.full(21, 2)))).splitlines()[-1]
+
+
+def test_results_of_the_same_data_are_equal_and_of_others_are_not() -> None:
+    generator = np.random.default_rng(0)
+    logits, targets = generator.normal(size=(50, 4)), generator.integers(0, 4, 50)
+
+    def measured(*cuts: int, of: np.ndarray = targets) -> ClassificationResult:
+        meter = Classification(4)
+        for a, b in pairwise([0, *cuts, 50]):
+            meter.update(logits[a:b], of[a:b])
+        return meter.compute()
+
+    assert measured() == measured(7, 31)
+    assert measured() != measured(of=np.roll(targets, 1))
+    assert measured() != "another thing"

@@ -132,7 +132,7 @@ class Evaluation:
             "batches": self.batches,
             "count": self.count,
             "confidence": self.confidence,
-            **{name: number.to_dict() for name, number in self.numbers().items()},
+            **{name: {**number.to_dict(), "value": number.value} for name, number in self.numbers().items()},
             "terms": dict(self.terms),
             "classification": None if self.classification is None else self.classification.to_dict(),
             "selective": None if self.selective is None else self.selective.to_dict(),

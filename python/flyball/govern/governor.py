@@ -101,6 +101,10 @@ class Governor:
         self.policy = Policy() if policy is None else policy
         self.vitals = Vitals(self.policy)
         self._model = model
+        if journal is not None and not callable(getattr(journal, "write", None)):
+            raise InputError(
+                f"`journal` is {journal!r}, which has no `write`: pass a `flyball.Journal(path, run=name)`"
+            )
         self._teller = Teller(journal)
         optimizers, schedulers = _listed(optimizer), [] if scheduler is None else _listed(scheduler)
         modules = [model, *(one for one in (extra or {}).values() if isinstance(one, torch.nn.Module))]

@@ -87,11 +87,13 @@ class Ranking(Meter):
         Args:
             scores: Higher is more positive; float32, float64, float16 or bfloat16, of any strides. Of two columns for
                 a binary task, the second minus the first is the logit, or the second the probability.
-            labels: Integers or bools: a class for each row, or 0 and 1.
+            labels: A class for each row as an integer; or 0 and 1, as integers, bools or floats.
 
         Raises:
             InputError: An array has the wrong type, shape, place or values.
         """
+        if not hasattr(scores, "ndim"):
+            plain(scores, "scores")  # says what it is, and what to pass
         if self.classes > 1:
             rows, half = floats(scores, "scores", 2, "pass a row for each sample and a column for each class")
         elif scores.ndim == 1:
@@ -192,6 +194,8 @@ class Ranking(Meter):
             array = array[:, None]
         if array.dtype == np.bool_:
             array = array.view(np.uint8)
+        if array.dtype.kind == "f" and bool(((array == 0.0) | (array == 1.0)).all()):
+            array = array.astype(np.uint8 if array.ndim == 2 else np.int64)  # as a loss for binary labels wants them
         if array.dtype == np.uint8 and array.ndim == 2:
             return np.ascontiguousarray(array)
         return whole(array, "labels")

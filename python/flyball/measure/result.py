@@ -94,6 +94,17 @@ class ClassificationResult:
     prior_entropy: float
     prior_brier: float
 
+    def __eq__(self, other: object) -> bool:
+        """Say whether every number is the same, to the last bit."""
+        if not isinstance(other, ClassificationResult):
+            return NotImplemented
+        return all(
+            bool(np.array_equal(mine, theirs)) if isinstance(mine, np.ndarray) else mine == theirs
+            for mine, theirs in ((getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
+        )
+
+    __hash__ = None  # type: ignore[assignment] # it holds an array
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data that `json.dumps` takes."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}

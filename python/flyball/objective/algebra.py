@@ -222,7 +222,7 @@ class Objective(nn.Module):
         if isinstance(thing, Term):
             return cls([_Weighted(thing, dynamic=thing.dynamic)])
         raise ConfigError(
-            f"`objective` is a {type(thing).__name__}: pass a sum of terms, such as `Task() + 0.1 * Entropy()`, "
+            f"`objective` is a {type(thing).__name__}: pass a sum of terms, such as `Task() + 0.1 * Yours()`, "
             "or a loss function as `Task(function)`"
         )
 

@@ -68,17 +68,31 @@ class Scanner(_native.Scanner):
         self._options = {"max_chars": max_chars, "on_long": on_long, "normalise": normalise}
         return self
 
-    def scan_batch(self, texts: Iterable[str], threads: int | None = None) -> Batch:
+    def scan_batch(
+        self,
+        texts: Iterable[str],
+        threads: int | None = None,
+        *,
+        max_chars: int | None = None,
+        on_long: OnLong | None = None,
+    ) -> Batch:
         """Scan many texts: a list, an array of NumPy, an iterator; return their reports in order, made when asked for.
 
         Args:
             texts: The texts. An iterator is read in slices, and of it only the texts with findings are kept.
             threads: How many threads scan; by default as many as this process may use. The result is the same.
+            max_chars: The longest text of this batch; the scanner's if None.
+            on_long: What is done with longer ones; the scanner's if None.
 
         Raises:
             InputTypeError: An item is not a `str`; the message has its index.
             InputError: A text is longer than `max_chars`, or `threads` is below 1.
         """
+        asked = {"max_chars": max_chars, "on_long": on_long}
+        changed = {name: value for name, value in asked.items() if value is not None}
+        if changed:
+            limited = type(self)(self.pack, **{**self._options, **changed})
+            return limited.scan_batch(texts, threads)
         return scan_all(self, texts, _threads(threads))
 
     def scan_column(self, data: object, *, column: str | None = None, threads: int | None = None) -> pa.Table:

@@ -130,7 +130,9 @@ class Run:
             import fcntl
         except ImportError:  # not on this system
             return
-        self._lock = os.open(folder / run_folder.CHECKPOINTS / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        checkpoints = folder / run_folder.CHECKPOINTS
+        checkpoints.mkdir(exist_ok=True)  # a copy of a folder may have lost what was empty
+        self._lock = os.open(checkpoints / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             # Not `flock`, which the workers of a loader would inherit and hold when this process was killed.
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,8 +40,10 @@ def beta_quantile(p: float, a: float, b: float) -> float:
         return 0.0
     if p >= 1.0:
         return 1.0
-    low, high = 0.0, 1.0
-    x = a / (a + b)
+    if beta_cdf(0.5, a, b) < p:
+        return 1.0 - beta_quantile(1.0 - p, b, a)  # near 1 the distance from 1 is what has the digits
+    low, high = 0.0, 0.5
+    x = min(a / (a + b), 0.5)
     for _ in range(200):
         below = beta_cdf(x, a, b) - p
         if below > 0.0:
