@@ -233,3 +233,11 @@ def test_any_text_is_scanned_and_spans_lie_in_it(text: str) -> None:
     """Property 6.1: no panic on arbitrary text, and spans round-trip."""
     for finding in SCANNER.scan(text).findings:
         assert text[finding.start : finding.end] == finding.text
+
+
+def test_a_batch_may_have_limits_of_its_own_which_the_scanner_does_not_keep() -> None:
+    scanner, long = Scanner(PACK), "a " * 40
+    with pytest.raises(InputError, match=r"`texts\[1\]` has 80 characters, more than `max_chars` 32"):
+        scanner.scan_batch(["a", long], max_chars=32)
+    windowed = scanner.scan_batch(["a", long], max_chars=32, on_long="window")
+    assert [report.flagged for report in windowed] == [scanner.scan(text).flagged for text in ("a", long)]

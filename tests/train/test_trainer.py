@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -510,6 +511,13 @@ def test_a_folder_that_holds_a_run_is_refused_with_both_remedies(tmp_path: Path)
     with pytest.raises(RunExistsError, match=r"already holds a run.*name another folder.*resume='auto'"):
         trainer(run=tmp_path / "run").fit(loader, epochs=1)
     assert (tmp_path / "run" / "events.jsonl").read_bytes() == content
+
+
+def test_a_copy_of_a_folder_that_lost_its_empty_checkpoints_starts_afresh(tmp_path: Path) -> None:
+    loader = DataLoader(data(), batch_size=8)
+    trainer(run=tmp_path / "run").fit(loader, epochs=1)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert len(trainer(run=tmp_path / "run").fit(loader, epochs=1, resume="auto")) == 1
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:

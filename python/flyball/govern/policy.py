@@ -20,7 +20,7 @@ class Policy(Config):
 
     Args:
         budget: -ln of the nominal false-alarm probability per channel and step, the one real knob: 10 finds more, and
-            refuses about one clean step in 5,000 where 13 refuses one in 20,000 (`python -m benches.faults`).
+            refuses about one clean step in 5,000 where 13 refuses one in 50,000 (`python -m benches.faults`).
         window: How many accepted scores a threshold is learnt from.
         heat: The factor on every threshold for 16 steps after a strong anomaly; 1 is none.
         sustained: How many refusals in a row are a PANIC.
