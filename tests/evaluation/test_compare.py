@@ -95,3 +95,12 @@ def test_a_confidence_that_is_not_known_or_not_one_a_row_is_named() -> None:
         evaluate(nn.Identity(), batches(), selective=0.9)
     with pytest.raises(InputError, match="one number for each"):
         evaluate(nn.Identity(), batches(), selective=lambda logits: logits)
+
+
+def test_agreeing_on_five_samples_is_no_proof_that_two_models_are_alike() -> None:
+    five = [(INPUTS[:5], TARGETS[:5])]
+    evaluation = evaluate(nn.Identity(), five)
+    found = evaluation.compare(evaluation, margin=0.01).equivalence
+    assert found is not None
+    assert found.p_value > 0.9
+    assert "not shown to be alike" in str(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class Comparison:
         gained: How many samples only the first got right.
         lost: How many only the second.
         mcnemar: Whether they are right equally often.
-        equivalence: Whether the difference lies within the margin that was given; None without one.
+        equivalence: Whether the difference lies within the margin that was given; None without one, or for one sample.
     """
 
     samples: int
@@ -68,6 +68,7 @@ def compared(
 ) -> Comparison:
     """Compare which samples two models got right."""
     samples = len(first)
+    alike = None if margin is None or samples < 2 else _alike(first, second, margin, confidence)
     right = first.astype(np.float64), second.astype(np.float64)
     spread = paired_t(*right, confidence=confidence).difference if samples > 1 else None
     return Comparison(
@@ -78,5 +79,16 @@ def compared(
         gained=int((first & ~second).sum()),
         lost=int((~first & second).sum()),
         mcnemar=mcnemar(first, second),
-        equivalence=None if margin is None else equivalence(*right, margin=margin, confidence=confidence),
+        equivalence=alike,
     )
+
+
+def _alike(first: NDArray[np.bool_], second: NDArray[np.bool_], margin: float, confidence: float) -> TestOutcome:
+    """Test whether two accuracies are alike; the same few answers twice are no proof of it.
+
+    Where they differ by the margin, at least that share of samples is answered differently, so that none of n is has a
+    probability of (1 - margin)^n: no smaller p-value can be had, however small the spread that was seen.
+    """
+    outcome = equivalence(first.astype(np.float64), second.astype(np.float64), margin=margin, confidence=confidence)
+    least = max(0.0, 1.0 - margin) ** len(first)
+    return replace(outcome, p_value=max(outcome.p_value, least), smallest_p=least)

@@ -44,7 +44,8 @@ class Evaluation:
         perplexity: Of a language model: e to the loss of a token, infinite above the clamp, NaN for NaN.
         classification: All that the meter of a classifier found; None of other tasks.
         nonfinite_batches: Batches whose loss, or one of whose scores, is not finite.
-        nonfinite_samples: Samples whose scores are not finite; they are in the loss, and in nothing else.
+        nonfinite_samples: Samples whose scores are not finite; they are in the loss, and wrong in `correct` and in
+            `selective`.
         skipped: Batches that could not be measured, by the reason.
         selective: What declining to answer is worth, each number with its bootstrap interval, if that was asked for.
         risk_coverage: The curve that these numbers come from.
@@ -159,7 +160,7 @@ class Evaluation:
         if self.nonfinite_batches:
             lines.append(
                 f"  {self.nonfinite_batches} batches and {self.nonfinite_samples} samples are not finite: "
-                "they are in the loss, and in nothing else"
+                "they are in the loss, and count as wrong where models are compared"
             )
         lines += [f"  {number} batches left out: {reason}" for reason, number in self.skipped.items()]
         if self.classification is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from flyball.errors import InputError, MissingExtraError
+from flyball.measure.estimate import wilson
 
 try:
     from matplotlib import rc_context
@@ -74,14 +75,14 @@ def risk_coverage(curve: RiskCoverage, *, confidence: float = 0.95, theme: Theme
     the dashed one is a confidence that says nothing.
     """
     keep = np.unique(np.linspace(0, len(curve.answered) - 1, _MOST_POINTS).astype(int))
-    intervals = curve.risk_interval(confidence)
+    intervals = [wilson(int(curve.errors[i]), int(curve.answered[i]), confidence) for i in keep]
     total, errors = curve.samples, int(curve.errors[-1])
     with _style(theme):
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
         coverage = curve.coverage[keep]
         axes.fill_between(
-            coverage, [intervals[i].low for i in keep], [intervals[i].high for i in keep], color=_SKY, alpha=0.35,
+            coverage, [one.low for one in intervals], [one.high for one in intervals], color=_SKY, alpha=0.35,
             linewidth=0, label=f"{confidence:.0%} interval",
         )  # fmt: skip
         axes.plot(coverage, curve.risk[keep], color=_line(theme), linewidth=1.8, label="risk")

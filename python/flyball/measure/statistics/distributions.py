@@ -41,7 +41,11 @@ def beta_quantile(p: float, a: float, b: float) -> float:
     if p >= 1.0:
         return 1.0
     if beta_cdf(0.5, a, b) < p:
-        return 1.0 - beta_quantile(1.0 - p, b, a)  # near 1 the distance from 1 is what has the digits
+        return 1.0 - _quantile_below_half(1.0 - p, b, a)  # near 1 the distance from 1 is what has the digits
+    return _quantile_below_half(p, a, b)
+
+
+def _quantile_below_half(p: float, a: float, b: float) -> float:
     low, high = 0.0, 0.5
     x = min(a / (a + b), 0.5)
     for _ in range(200):

@@ -18,7 +18,8 @@ class TestOutcome:
         test: Which test, with the variant that was used.
         samples: How many samples, or pairs, went in.
         statistic: The test's own number; infinite where differences without any spread are not zero.
-        p_value: The probability of a statistic at least as extreme, if there were no difference; two-sided.
+        p_value: The probability of a statistic at least as extreme, if there were no difference; two-sided. Of
+            `equivalence`, if the difference were as large as the margin.
         smallest_p: The smallest p-value that so many samples can give at all. A `p_value` above 0.05 where this is
             above 0.05 too says only that there were too few.
         difference: The estimated difference, with its interval; None where the test has none.
@@ -48,6 +49,9 @@ class TestOutcome:
         text = f"{self.test} on {self.samples}: p = {self.p_value:.3g}"
         if self.difference is not None:
             text += f", difference {self.difference}"
+        if self.test.startswith("equivalence"):
+            shown = self.p_value <= 0.05
+            return text if shown else f"{text}; not shown to be alike, which does not show that they differ"
         if self.smallest_p > 0.05:
             return f"{text}; so few cannot give a p below {self.smallest_p:.3g}: they show nothing either way"
         if self.p_value > 0.05:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flyball.errors import InputError
-from flyball.measure.estimate import Estimate
+from flyball.measure.estimate import Estimate, normal_quantile
 from flyball.measure.statistics.distributions import chi_square_tail, normal_tail, student_quantile, student_tail
 from flyball.measure.statistics.outcome import TestOutcome
 
@@ -65,6 +65,7 @@ def paired_t(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95) -
     Raises:
         InputError: There are fewer than two pairs, or a value is not finite.
     """
+    normal_quantile(confidence)  # raises if it is out of range
     d = differences(first, second)
     n = len(d)
     if n < 2:
@@ -105,8 +106,12 @@ def wilcoxon(first: ArrayLike, second: ArrayLike) -> TestOutcome:
             ways[rank:] += ways[: total + 1 - rank].copy()
         p = min(1.0, 2.0 * float(ways[: least + 1].sum()) / 2.0 ** len(ranks))
         return TestOutcome("Wilcoxon (exact)", n, least / 2.0, p, smallest)
-    if not total:
-        return TestOutcome("Wilcoxon (normal)", n, 0.0, 1.0, 1.0)
+    if len(ranks) <= _ALL_SIGNS:  # many pairs, few of which differ: the normal curve would promise too much
+        sums = np.zeros(1, dtype=np.int64)
+        for rank in ranks.tolist():
+            sums = np.concatenate([sums, sums + rank])
+        p = min(1.0, 2.0 * float(np.count_nonzero(sums <= least)) / len(sums))
+        return TestOutcome("Wilcoxon (exact)", n, least / 2.0, p, smallest)
     # Var of the sum of positive ranks is a quarter of the sum of their squares; these ranks are doubled.
     deviation = math.sqrt(float((ranks.astype(np.float64) ** 2).sum()) / 4.0)
     z = (positive - total / 2.0) / deviation
@@ -154,6 +159,8 @@ def equivalence(first: ArrayLike, second: ArrayLike, *, margin: float, confidenc
     Raises:
         InputError: There are fewer than two pairs, a value is not finite, or `margin` is not above zero.
     """
+    if not 0.5 < confidence < 1.0:
+        raise InputError(f"`confidence` is {confidence}: it must be between 0.5 and 1, as 0.95 is for 95 %")
     if not 0.0 < margin < math.inf:
         raise InputError(f"`margin` is {margin}: it must be above zero, the difference that would matter to you")
     d = differences(first, second)
