@@ -16,14 +16,13 @@ import numpy as np
 from flyball import _native
 from flyball.errors import InputError
 from flyball.measure.estimate import Estimate, wilson
-from flyball.measure.statistics.bootstrap import interval
+from flyball.measure.statistics.bootstrap import calls, interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-_DRAWS_A_CALL = 250  # between two calls Python looks for Ctrl-C
 _ALWAYS = ("risk", "aurc", "e_aurc", "augrc")
 
 
@@ -142,7 +141,7 @@ class RiskCoverage:
         Args:
             coverages: At which the risk is asked for.
             risks: At which the coverage is asked for.
-            draws: How many resamples; 1000 of 10,000 samples take a twentieth of a second.
+            draws: How many resamples; 1000 of 10,000 samples take about a tenth of a second.
             confidence: The share of intervals that hold the truth.
             seed: Of the resamples; the same one gives the same intervals, on any number of threads.
             threads: How many at most; all there are if None.
@@ -158,8 +157,7 @@ class RiskCoverage:
         values = self._numbers(asked, risks)
         count = (os.cpu_count() or 1) if threads is None else threads
         parts = [
-            self._drawn(asked, risks, seed=seed, first=first, draws=min(_DRAWS_A_CALL, draws - first), threads=count)
-            for first in range(0, draws, _DRAWS_A_CALL)
+            self._drawn(asked, risks, seed=seed, first=first, draws=some, threads=count) for first, some in calls(draws)
         ]
         table = np.concatenate(parts).reshape(draws, len(values))
         numbers = [interval(table[:, i], float(value), confidence) for i, value in enumerate(values)]

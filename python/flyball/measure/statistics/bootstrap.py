@@ -14,7 +14,7 @@ from flyball.errors import InputError
 from flyball.measure.estimate import Estimate, normal_quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -102,6 +102,12 @@ def bootstrap(
     return Bootstrap(Estimate(value=value, low=low, high=high), method, drawn, len(drawn) - len(finite))
 
 
+def calls(draws: int) -> Iterator[tuple[int, int]]:
+    """Yield the first draw and the number of draws of each call into Rust, few enough for Ctrl-C to be heard."""
+    for first in range(0, draws, _DRAWS_A_CALL):
+        yield first, min(_DRAWS_A_CALL, draws - first)
+
+
 def interval(drawn: NDArray[np.float64], value: float, confidence: float) -> Estimate:
     """Return a number with the percentile interval of what it was in resamples."""
     low, high = np.quantile(drawn, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0]).tolist()
@@ -124,10 +130,7 @@ def _mean(rows: NDArray[np.float64]) -> float:
 
 
 def _resampled_means(values: NDArray[np.float64], strata: list[int], draws: int, seed: int) -> NDArray[np.float64]:
-    parts = [
-        _native.resample_means(values, 1, strata, seed, first, min(_DRAWS_A_CALL, draws - first), 1)
-        for first in range(0, draws, _DRAWS_A_CALL)
-    ]
+    parts = [_native.resample_means(values, 1, strata, seed, first, count, 1) for first, count in calls(draws)]
     return np.concatenate(parts)
 
 
