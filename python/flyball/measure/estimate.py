@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 from flyball import events
 from flyball.errors import InputError
+from flyball.measure.inputs import number
 
 
 class Estimate(events.Estimate):
@@ -50,7 +51,8 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
     Raises:
         InputError: There are no trials, or more successes than trials.
     """
-    if not 0 <= successes <= trials or trials == 0:
+    successes, trials = number(successes, "successes"), number(trials, "trials")
+    if successes > trials or trials == 0:
         raise InputError(
             f"`successes` is {successes} of {trials} `trials`: a rate needs at least one trial, "
             "and no more successes than trials"

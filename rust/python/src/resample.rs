@@ -6,6 +6,19 @@ use pyo3::prelude::*;
 
 use crate::error::invalid;
 
+/// So many numbers are no longer returned from one call.
+const MOST: usize = 1 << 31;
+
+fn check_draws(first: u64, draws: usize, width: usize) -> PyResult<()> {
+    let fits = draws.checked_mul(width).is_some_and(|all| all <= MOST);
+    if fits && first.checked_add(draws as u64).is_some() {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "`draws` is {draws}, of {width} numbers each, from {first} on: at most {MOST} numbers are drawn in one call"
+    )))
+}
+
 /// Return the means of resampled rows, `draws` times `columns` numbers.
 #[pyfunction]
 #[allow(
@@ -26,6 +39,7 @@ pub(crate) fn resample_means<'py>(
     let values = values
         .as_slice()
         .map_err(|error| invalid(format!("`values`: {error}")))?;
+    check_draws(first, draws, columns)?;
     let rows: usize = strata.iter().map(|&count| count as usize).sum();
     if rows.checked_mul(columns) != Some(values.len()) {
         return Err(invalid(format!(
@@ -78,6 +92,7 @@ pub(crate) fn resample_selective<'py>(
         coverages: &coverages,
         risks: &risks,
     };
+    check_draws(first, draws.unwrap_or(1), curve.width())?;
     let found = py.detach(|| resample::selective(&curve, seed, first, draws, threads));
     Ok(found.to_pyarray(py))
 }

@@ -169,6 +169,9 @@ def test_decisions_never_see_a_label() -> None:
     assert accuracy is not None
     assert accuracy.value == pytest.approx(right[decided.answered].mean())
     assert decided.share_asked.value == len(asked) / 200
+    for short in (second[:150], 0.5):
+        with pytest.raises(InputError, match="`second` has shape"):
+            gate.decide(first, short)
     nobody = s.Cascade(accept=2.0, reject=2.0, second=0.0).decide(first, second)
     assert nobody.accuracy(right) is None
     with pytest.raises(InputError, match="must lie below"):
@@ -208,6 +211,33 @@ def test_a_guaranteed_threshold_breaks_its_promise_no_more_often_than_it_says() 
     assert hopeless.answered == 0
 
 
+@pytest.mark.parametrize("parts", [7, 10, 29, 100, 1000])
+def test_a_condition_that_is_met_exactly_is_met(parts: int) -> None:
+    """7 of 10 is a coverage of 0.7, although 0.7 is not a number that a computer has."""
+    scores = np.arange(parts, 0, -1.0)
+    for k in range(1, parts + 1):
+        right = np.arange(parts) < k
+        assert s.best_threshold(scores, right, "coverage", accuracy=k / parts).answered == parts
+        assert s.best_threshold(scores, np.ones(parts), coverage=k / parts).coverage == 1.0
+        curve = s.risk_coverage(scores, ~right)
+        assert curve.coverage_at(k / parts) == 1.0
+        falling = s.risk_coverage(scores, np.arange(parts) >= k)
+        assert falling.risk_at(k / parts) == 1.0
+        assert s.best_threshold(scores, right, coverage=k / parts).answered == k
+
+
+def test_a_threshold_that_answers_nothing_answers_no_infinite_confidence_either() -> None:
+    score, right = np.full(20, math.inf), np.zeros(20)
+    found = s.best_threshold(score, right, "coverage", accuracy=0.5)
+    assert found.value == math.inf
+    assert not found.takes(score).any()
+    assert s.on_new_samples(score, right, "coverage", accuracy=0.5).coverage.value == 0.0
+    guaranteed, _ = s.guaranteed_threshold(score, right, risk=0.1)
+    assert not guaranteed.takes(score).any()
+    surely = s.best_threshold(score, 1 - right, "coverage", accuracy=0.5)
+    assert surely.takes(score).all()
+
+
 def test_scores_are_ordered_alike_and_bounded() -> None:
     logits = np.array([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0], [1.0, 0.5, -2.0]])
     for score in (s.largest_probability, s.margin, s.certainty):
@@ -242,5 +272,10 @@ def test_conditions_that_are_missing_or_not_wanted_are_named() -> None:
         s.best_threshold([0.1], [1], "best")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="`coverage` is 0"):
         s.risk_coverage([0.1], [1]).risk_at(0.0)
+    for argument in ("seed", "threads", "draws"):
+        with pytest.raises(InputError, match=f"`{argument}` holds -1"):
+            s.risk_coverage([0.1], [1]).report(**{argument: -1})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="`seed` holds -1"):
+        s.on_new_samples([0.1, 0.2], [1, 0], coverage=0.5, seed=-1)
     with pytest.raises(InputError, match="`folds` is 1"):
         s.on_new_samples([0.1, 0.2], [1, 0], coverage=0.5, folds=1)

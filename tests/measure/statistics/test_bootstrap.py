@@ -57,6 +57,27 @@ def test_every_stratum_keeps_its_share(statistic: object) -> None:
     assert np.ptp(bootstrap(labels, statistic, draws=100).draws) > 0.01  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("statistic", ["mean", np.mean])
+def test_what_lies_between_strata_is_no_skew(statistic: object) -> None:
+    """Few rows far away skew the rows, but no resample has more or fewer of them."""
+    rng = np.random.default_rng(0)
+    noise = np.concatenate([rng.normal(size=90), rng.normal(size=10)])
+    noise[:90] -= noise[:90].mean()
+    noise[:45] = -noise[45:90]  # symmetric in each stratum
+    noise[90:95] = -noise[95:]
+    rows, labels = noise + np.repeat([0.0, 100.0], [90, 10]), np.repeat([0, 1], [90, 10])
+    order = rng.permutation(100)
+    found = [
+        bootstrap(rows[order], statistic, strata=labels[order], method=method, draws=4000).estimate  # type: ignore[arg-type]
+        for method in ("bca", "percentile")
+    ]
+    width = found[1].high - found[1].low
+    assert (found[0].low, found[0].high) == pytest.approx((found[1].low, found[1].high), abs=0.03 * width)
+    # Without strata the skew of the rows moves the ends by far more.
+    skewed = [bootstrap(rows, statistic, method=method, draws=4000).estimate for method in ("bca", "percentile")]  # type: ignore[arg-type]
+    assert skewed[0].high - skewed[1].high > 0.05 * (skewed[1].high - skewed[1].low)
+
+
 def test_resamples_without_a_number_are_counted() -> None:
     data = np.array([0.0] * 7 + [1.0])
     ratio = bootstrap(data, lambda x: 1.0 / x.sum() if x.sum() else math.nan, draws=300, method="percentile")
@@ -79,7 +100,11 @@ def test_constant_data_and_one_sample_have_an_interval_without_width() -> None:
         ({"data": [1.0], "draws": 1}, "`draws` is 1"),
         ({"data": [1.0], "confidence": 1.0}, "`confidence` is 1.0"),
         ({"data": [1.0, 2.0], "strata": [1]}, "`strata` has shape"),
-        ({"data": [math.nan, 2.0]}, "`statistic` is nan"),
+        ({"data": [2.0, math.nan]}, "`data` holds nan in row 1"),
+        ({"data": [math.inf, -math.inf]}, "`data` holds inf in row 0"),
+        ({"data": [1e308, 1e308]}, "`statistic` is inf"),
+        ({"data": [1.0, 2.0], "statistic": "median"}, "`statistic` is 'median'"),
+        ({"data": [1.0, 2.0], "draws": 2.5}, "`draws` holds 2.5"),
     ],
 )
 def test_what_cannot_be_resampled_is_named(arguments: dict[str, object], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,72 @@ def test_differences_without_spread_are_infinite_or_show_nothing() -> None:
     assert fs.cohen_dz([3, 4], [1, 2]) == math.inf
     assert fs.cohen_d([1, 1], [2, 2]) == -math.inf
     assert fs.cohen_d([1, 1], [1, 1]) == 0.0
+
+
+FRACTIONS = st.integers(2, 9).flatmap(
+    lambda n: st.tuples(*(hnp.arrays(np.int64, n, elements=st.integers(-9, 9)) for _ in range(2)))
+)
+
+
+@given(FRACTIONS, st.sampled_from([10, 7, 1000]), st.sampled_from([np.float64, np.float32]))
+def test_rounding_makes_no_difference_and_breaks_no_tie(
+    pair: tuple[np.ndarray, np.ndarray], parts: int, kind: type[np.floating]
+) -> None:
+    """Tenths say what whole numbers say, although 0.3 - 0.2 is not 0.2 - 0.1."""
+    first, second = pair
+    tenths = (first / parts).astype(kind), (second / parts).astype(kind)
+    for test in (fs.wilcoxon, fs.permutation):
+        assert test(*tenths).p_value == test(first, second).p_value
+        assert test(*tenths).smallest_p == test(first, second).smallest_p
+    if np.ptp(first - second) == 0:
+        assert fs.paired_t(*tenths).statistic == fs.paired_t(first, second).statistic
+        assert fs.cohen_dz(*tenths) == fs.cohen_dz(first, second)
+
+
+def test_what_is_small_but_more_than_rounding_still_counts() -> None:
+    base = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert fs.wilcoxon(base + 1e-12, base).p_value == 2 / 64
+    assert fs.permutation(base + 1e-12, base).p_value == 2 / 64
+    whole = np.arange(6) + 2**52
+    assert fs.wilcoxon(whole + 1, whole).p_value == 2 / 64  # whole numbers have no rounding
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.integers(2, 9), st.integers(2, 9))
+def test_groups_without_spread_are_infinitely_far_apart(a: float, b: float, n: int, m: int) -> None:
+    expected = math.copysign(math.inf, a - b) if a != b else 0.0
+    assert fs.cohen_d([a] * n, [b] * m) == expected
+
+
+def test_counts_of_any_integer_type_are_counts() -> None:
+    """Ten million squared does not fit 32 bits, nor 200 times 100 eight."""
+    narrow: Any = np.array([10_000_000, 3_000_000, 70_000, 1], dtype=np.int32)
+    n, some, few, one = narrow
+    tiny: Any = np.array([200, 100], dtype=np.uint8)
+    assert fs.mcnemar_counts(few, one, n) == fs.mcnemar_counts(70_000, 1, 10_000_000)
+    assert fs.mcnemar_counts(tiny[0], tiny[1], 300) == fs.mcnemar_counts(200, 100, 300)
+    assert fs.clopper_pearson(some, n) == fs.clopper_pearson(3_000_000, 10_000_000)
+    assert fs.wilson(some, n) == fs.wilson(3_000_000, 10_000_000)
+    for count in (fs.clopper_pearson, fs.wilson):
+        with pytest.raises(InputError, match=r"`successes` holds 1\.5"):
+            count(1.5, 2)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="`gained` holds -1"):
+        fs.mcnemar_counts(-1, 3, 5)
+
+
+@pytest.mark.parametrize("tail", [0.4, 0.025, 1e-6])
+@pytest.mark.parametrize(("events", "trials"), [(0, 10**15), (1, 10**15), (1000, 10**12), (10**7, 10**13)])
+def test_the_upper_end_of_a_rare_event_has_all_its_digits(events: int, trials: int, tail: float) -> None:
+    expected = stats.beta.isf(tail, events + 1, trials - events)
+    assert fs.upper_bound(events, trials, tail) == pytest.approx(expected, rel=1e-11)
+    assert fs.clopper_pearson(events, trials, 1.0 - 2.0 * tail).high == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70, 0.5])
+def test_a_seed_that_is_none_is_refused(seed: int) -> None:
+    with pytest.raises(InputError, match="`seed` holds"):
+        fs.permutation([1.0, 2.0], [0.0, 0.0], seed=seed)
+    with pytest.raises(InputError, match="`seed` holds"):
+        fs.bootstrap([1.0, 2.0], seed=seed)
 
 
 @given(COARSE)

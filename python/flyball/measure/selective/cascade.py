@@ -91,6 +91,11 @@ class Cascade:
             InputError: A score is missing or NaN where it is needed.
         """
         score, _ = checked(first, np.ones(np.shape(first)))
+        if not callable(second) and np.shape(second) != score.shape:
+            raise InputError(
+                f"`second` has shape {np.shape(second)}, but there are {len(score)} first scores: pass one for each, "
+                "or a function that computes those that are needed"
+            )
         answered = score >= self.accept
         asked = ~answered & (score >= self.reject)
         places = np.flatnonzero(asked)

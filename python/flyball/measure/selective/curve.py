@@ -16,6 +16,7 @@ import numpy as np
 from flyball import _native
 from flyball.errors import InputError
 from flyball.measure.estimate import Estimate, wilson
+from flyball.measure.inputs import number
 from flyball.measure.statistics.bootstrap import calls, interval
 
 if TYPE_CHECKING:
@@ -149,13 +150,14 @@ class RiskCoverage:
         Raises:
             InputError: A coverage, a risk, `draws` or `confidence` is out of range.
         """
+        draws, seed = number(draws, "draws"), number(seed, "seed")
         if draws < 2:
             raise InputError(f"`draws` is {draws}: an interval needs 2 at least, and a steady one a thousand")
         if not 0.0 < confidence < 1.0:
             raise InputError(f"`confidence` is {confidence}: it must be between 0 and 1, as 0.95 is for 95 %")
         asked = sorted(set(coverages))
         values = self._numbers(asked, risks)
-        count = (os.cpu_count() or 1) if threads is None else threads
+        count = (os.cpu_count() or 1) if threads is None else number(threads, "threads")
         parts = [
             self._drawn(asked, risks, seed=seed, first=first, draws=some, threads=count) for first, some in calls(draws)
         ]

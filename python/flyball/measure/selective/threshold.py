@@ -10,6 +10,7 @@ import numpy as np
 
 from flyball.errors import InputError
 from flyball.measure.estimate import Estimate, wilson
+from flyball.measure.inputs import number
 from flyball.measure.selective.curve import checked, risk_coverage
 from flyball.measure.statistics.intervals import upper_bound
 
@@ -21,10 +22,11 @@ Objective: TypeAlias = Literal["accuracy", "coverage", "balance"]
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Answer where the confidence is at least `value`.
+    """Answer where the confidence is at least `value`; `takes` says where that is.
 
     Attributes:
-        value: The threshold; infinite where nothing is answered, as nothing met the condition.
+        value: The threshold; infinite where nothing is answered, as nothing met the condition. A confidence can be
+            infinite too, and is then not answered either.
         answered: How many of the samples it was chosen on are answered.
         right: How many of these answers are right.
         samples: How many samples it was chosen on.
@@ -44,6 +46,11 @@ class Threshold:
     def accuracy(self) -> float | None:
         """The share of answers that are right; None if nothing is answered."""
         return self.right / self.answered if self.answered else None
+
+    def takes(self, confidence: ArrayLike) -> NDArray[np.bool_]:
+        """Return whether each of these confidences is answered."""
+        reached: NDArray[np.bool_] = np.asarray(confidence, dtype=np.float64) >= self.value
+        return reached if self.answered else np.zeros_like(reached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,7 @@ def on_new_samples(
     """
     score, wrong = checked(confidence, correct)
     n = len(score)
+    folds, seed = number(folds, "folds"), number(seed, "seed")
     if not 2 <= folds <= n:
         raise InputError(f"`folds` is {folds}: it must be between 2 and the number of samples, {n}")
     fold = np.random.Generator(np.random.PCG64(seed)).permutation(n) % folds
@@ -170,7 +178,7 @@ def on_new_samples(
         here = fold == part
         found = best_threshold(score[~here], 1 - wrong[~here], objective, coverage=coverage, accuracy=accuracy)
         chosen.append(found)
-        taken = here & (score >= found.value)
+        taken = here & found.takes(score)
         answered += int(taken.sum())
         right += int((wrong[taken] == 0).sum())
     return Kept(chosen[0], wilson(answered, n), wilson(right, answered) if answered else None, n)
@@ -225,9 +233,9 @@ def _best(
     """Return the position of the best of several candidates, the one that answers most among equals; None if none."""
     allowed = answered > 0
     if objective == "accuracy" and coverage is not None:
-        allowed &= answered >= coverage * samples
+        allowed &= answered / samples >= coverage  # as written: 0.7 is met by 7 of 10, but 0.7 * 10 is above 7
     elif objective == "coverage" and accuracy is not None:
-        allowed &= right >= accuracy * answered
+        allowed &= right / np.maximum(answered, 1) >= accuracy
     places = np.flatnonzero(allowed)
     if not len(places):
         return None

@@ -12,6 +12,7 @@ import numpy as np
 from flyball import _native
 from flyball.errors import InputError
 from flyball.measure.estimate import Estimate, normal_quantile
+from flyball.measure.inputs import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,11 +72,8 @@ def bootstrap(
     Raises:
         InputError: An argument is out of range, or the statistic is not a number on the data themselves.
     """
-    rows = np.ascontiguousarray(data, dtype=np.float64)
-    if rows.ndim not in {1, 2} or not rows.size:
-        raise InputError(f"`data` has shape {rows.shape}: pass one row for each sample, and one sample at least")
-    if statistic == "mean" and rows.ndim == 2 and rows.shape[1] != 1:
-        raise InputError(f"`data` has {rows.shape[1]} columns, and `statistic` is 'mean': say of what, with a function")
+    draws, seed = number(draws, "draws"), number(seed, "seed")
+    rows = _rows(data, statistic)
     if method not in _METHODS:
         raise InputError(f"`method` is {method!r}: it is one of {', '.join(map(repr, _METHODS))}")
     if draws < 2:
@@ -95,7 +93,7 @@ def bootstrap(
         raise InputError(f"`statistic` is a number in {len(finite)} of {draws} resamples: there is no interval in that")
     tails = (1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0
     if method == "bca":
-        tails = _corrected(finite, value, _jackknife(rows, statistic, value), tails)
+        tails = _corrected(finite, value, _jackknife(rows, statistic, value), sizes, tails)
     low, high = np.quantile(finite, tails).tolist()
     if method == "basic":
         low, high = 2.0 * value - high, 2.0 * value - low
@@ -114,6 +112,23 @@ def interval(drawn: NDArray[np.float64], value: float, confidence: float) -> Est
     return Estimate(value=value, low=low, high=high)
 
 
+def _rows(data: ArrayLike, statistic: Statistic) -> NDArray[np.float64]:
+    rows = np.ascontiguousarray(data, dtype=np.float64)
+    if rows.ndim not in {1, 2} or not rows.size:
+        raise InputError(f"`data` has shape {rows.shape}: pass one row for each sample, and one sample at least")
+    if callable(statistic):
+        return rows
+    if statistic != "mean":
+        raise InputError(f"`statistic` is {statistic!r}: it is 'mean', or a function as `numpy.median` is")
+    if rows.ndim == 2 and rows.shape[1] != 1:
+        raise InputError(f"`data` has {rows.shape[1]} columns, and `statistic` is 'mean': say of what, with a function")
+    values = rows.reshape(-1)
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
+        raise InputError(f"`data` holds {values[row]} in row {row}, which has no mean: leave the row out")
+    return rows
+
+
 def _strata(labels: ArrayLike | None, rows: int) -> tuple[NDArray[np.intp], list[int]]:
     """Return the order in which rows of one stratum stand together, and how many each has."""
     if labels is None:
@@ -126,7 +141,10 @@ def _strata(labels: ArrayLike | None, rows: int) -> tuple[NDArray[np.intp], list
 
 
 def _mean(rows: NDArray[np.float64]) -> float:
-    return math.fsum(rows.reshape(-1).tolist()) / len(rows)
+    try:
+        return math.fsum(rows.reshape(-1).tolist()) / len(rows)
+    except OverflowError:
+        return math.inf
 
 
 def _resampled_means(values: NDArray[np.float64], strata: list[int], draws: int, seed: int) -> NDArray[np.float64]:
@@ -164,14 +182,23 @@ def _jackknife(rows: NDArray[np.float64], statistic: Statistic, value: float) ->
 
 
 def _corrected(
-    drawn: NDArray[np.float64], value: float, jackknife: NDArray[np.float64], tails: tuple[float, float]
+    drawn: NDArray[np.float64],
+    value: float,
+    jackknife: NDArray[np.float64],
+    strata: list[int],
+    tails: tuple[float, float],
 ) -> tuple[float, float]:
-    """Return the tails moved for bias and for a spread that changes with the value (BCa; Efron, 1987)."""
+    """Return the tails moved for bias and for a spread that changes with the value (BCa; Efron, 1987).
+
+    A row is compared with those of its own stratum, as what lies between strata is not resampled (Davison and Hinkley,
+    1997).
+    """
     below = (np.count_nonzero(drawn < value) + np.count_nonzero(drawn <= value)) / (2.0 * len(drawn))
     if not 0.0 < below < 1.0 or not np.isfinite(jackknife).all():
         return tails  # every resample lies on one side, or the statistic breaks without one row: nothing to correct by
     bias = _NORMAL.inv_cdf(below)
-    deviations = jackknife.mean() - jackknife
+    centres = [np.full(len(part), part.mean()) for part in np.split(jackknife, np.cumsum(strata[:-1]))]
+    deviations = np.concatenate(centres) - jackknife
     spread = float((deviations**2).sum())
     skew = float((deviations**3).sum()) / (6.0 * spread**1.5) if spread > 0.0 else 0.0
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flyball.errors import InputError
-from flyball.measure.statistics.paired import differences
+from flyball.measure.statistics.paired import mean_and_spread, numbers
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 def cohen_d(first: ArrayLike, second: ArrayLike) -> float:
@@ -19,13 +19,16 @@ def cohen_d(first: ArrayLike, second: ArrayLike) -> float:
 
     For two groups of samples, not for pairs. Groups without any spread give plus or minus infinity, or 0 if their means
     are equal too.
+
+    Raises:
+        InputError: A group has fewer than two numbers, or one that is not finite.
     """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if min(a.size, b.size) < 2 or a.ndim != 1 or b.ndim != 1:
+    a, b = numbers("first", first), numbers("second", second)
+    if min(len(a), len(b)) < 2:
         raise InputError(f"`first` has shape {a.shape} and `second` {b.shape}: each needs two numbers at least")
     degrees = len(a) + len(b) - 2
-    pooled = ((len(a) - 1) * float(a.var(ddof=1)) + (len(b) - 1) * float(b.var(ddof=1))) / degrees
-    return _over(float(a.mean() - b.mean()), math.sqrt(pooled))
+    (mean, squares), (other, more) = _mean_and_squares(a), _mean_and_squares(b)
+    return _over(mean - other, math.sqrt((squares + more) / degrees))
 
 
 def hedges_g(first: ArrayLike, second: ArrayLike) -> float:
@@ -36,10 +39,15 @@ def hedges_g(first: ArrayLike, second: ArrayLike) -> float:
 
 def cohen_dz(first: ArrayLike, second: ArrayLike) -> float:
     """Return the mean of paired differences over their standard deviation; swapping the two flips its sign."""
-    d = differences(first, second)
-    if len(d) < 2:
-        raise InputError(f"`first` holds {len(d)} pairs: the spread of differences needs two at least")
-    return _over(float(d.mean()), float(d.std(ddof=1)))
+    mean, spread, _ = mean_and_spread(first, second)
+    return _over(mean, spread)
+
+
+def _mean_and_squares(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean and the sum of squared deviations, both exact where all values are one."""
+    if (values == values[0]).all():
+        return float(values[0]), 0.0
+    return float(values.mean()), float(values.var()) * len(values)
 
 
 def _over(difference: float, spread: float) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from flyball.errors import InputError
 from flyball.measure.estimate import Estimate, normal_quantile
 from flyball.measure.estimate import wilson as wilson
-from flyball.measure.statistics.distributions import beta_quantile
+from flyball.measure.inputs import number
+from flyball.measure.statistics.distributions import beta_quantile, beta_tail_quantile
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
@@ -16,14 +17,14 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Es
     Raises:
         InputError: There are no trials, or more successes than trials.
     """
-    _check(successes, trials)
+    successes, trials = _checked(successes, trials)
     normal_quantile(confidence)  # raises if it is out of range
     tail = (1.0 - confidence) / 2.0
     failures = trials - successes
     return Estimate(
         value=successes / trials,
         low=beta_quantile(tail, successes, failures + 1.0) if successes else 0.0,
-        high=1.0 - beta_quantile(tail, failures, successes + 1.0) if failures else 1.0,
+        high=beta_tail_quantile(tail, successes + 1.0, failures) if failures else 1.0,
     )
 
 
@@ -35,12 +36,15 @@ def upper_bound(events: int, trials: int, delta: float) -> float:
     Raises:
         InputError: There are no trials, more events than trials, or `delta` is not between 0 and 1.
     """
-    _check(events, trials)
+    events, trials = _checked(events, trials)
     if not 0.0 < delta < 1.0:
         raise InputError(f"`delta` is {delta}: it must be between 0 and 1, as 0.05 is for a bound that holds in 95 %")
-    return 1.0 - beta_quantile(delta, trials - events, events + 1.0) if events < trials else 1.0
+    return beta_tail_quantile(delta, events + 1.0, trials - events) if events < trials else 1.0
 
 
-def _check(successes: int, trials: int) -> None:
-    if not 0 <= successes <= trials or trials == 0:
+def _checked(successes: int, trials: int) -> tuple[int, int]:
+    """Return the two as Python's integers, which do not overflow."""
+    successes, trials = number(successes, "successes"), number(trials, "trials")
+    if successes > trials or trials == 0:
         raise InputError(f"{successes} of {trials} is no rate: pass one trial at least, and no more events than trials")
+    return successes, trials

@@ -1,7 +1,8 @@
 """Do two systems differ on the same samples? McNemar, paired t, Wilcoxon and permutation tests.
 
 Every test takes two arrays in the same order of samples: what one system scored, and what the other did. The difference
-is the first less the second.
+is the first less the second. What rounding leaves of equal numbers (0.3 - 0.2 is not 0.2 - 0.1) is no difference, and
+breaks no tie.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from flyball.errors import InputError
 from flyball.measure.estimate import Estimate, normal_quantile
+from flyball.measure.inputs import number
 from flyball.measure.statistics.distributions import chi_square_tail, normal_tail, student_quantile, student_tail
 from flyball.measure.statistics.outcome import TestOutcome
 
@@ -23,6 +25,8 @@ _FEW_DISCORDANT = 25
 _EXACT_PAIRS = 50
 _ALL_SIGNS = 20  # 2^20 sums
 _CHUNK = 1 << 22
+_LAST_BITS = 16  # so many units in the last place are rounding
+_SUM_ERROR = 1e-12  # of the sum of magnitudes, by which sums in another order may differ
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> TestOutcome:
@@ -44,7 +48,8 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> TestOutcome:
 
 def mcnemar_counts(gained: int, lost: int, samples: int) -> TestOutcome:
     """Return `mcnemar` from how many samples only the first, and only the second, got right."""
-    if min(gained, lost) < 0 or gained + lost > samples:
+    gained, lost, samples = number(gained, "gained"), number(lost, "lost"), number(samples, "samples")
+    if gained + lost > samples:
         raise InputError(f"`gained` is {gained} and `lost` {lost} of {samples} `samples`: counts must fit in them")
     discordant = gained + lost
     smallest = min(1.0, 2.0 * 0.5**discordant)
@@ -66,11 +71,7 @@ def paired_t(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95) -
         InputError: There are fewer than two pairs, or a value is not finite.
     """
     normal_quantile(confidence)  # raises if it is out of range
-    d = differences(first, second)
-    n = len(d)
-    if n < 2:
-        raise InputError(f"`first` holds {n} pairs: the spread of differences needs two at least")
-    mean, spread = float(d.mean()), float(d.std(ddof=1))
+    mean, spread, n = mean_and_spread(first, second)
     half = student_quantile((1.0 - confidence) / 2.0, n - 1) * spread / math.sqrt(n)
     interval = Estimate(value=mean, low=mean - half, high=mean + half)
     if spread == 0.0:
@@ -91,9 +92,9 @@ def wilcoxon(first: ArrayLike, second: ArrayLike) -> TestOutcome:
     Raises:
         InputError: There are no pairs, or a value is not finite.
     """
-    d = differences(first, second)
+    d, errors = differences(first, second)
     n = len(d)
-    doubled = doubled_ranks(np.abs(d))
+    doubled = doubled_ranks(np.abs(d), errors)
     ranks = doubled[d != 0.0]
     positive = int(doubled[d > 0.0].sum())
     total = int(ranks.sum())
@@ -125,15 +126,16 @@ def permutation(first: ArrayLike, second: ArrayLike, *, draws: int = 10_000, see
     counts among them, so the p-value is never zero.
 
     Raises:
-        InputError: There are no pairs, a value is not finite, or `draws` is below 1.
+        InputError: There are no pairs, a value is not finite, `draws` is below 1, or `seed` is no whole number.
     """
-    d = differences(first, second)
+    d, errors = differences(first, second)
+    draws, seed = number(draws, "draws"), number(seed, "seed")
     if draws < 1:
         raise InputError(f"`draws` is {draws}: it must be 1 at least")
     n = len(d)
     mean = float(d.mean())
     moved = d[d != 0.0]
-    observed = abs(float(moved.sum())) * (1.0 - 1e-12)  # sums in another order may differ in the last bits
+    observed = abs(float(moved.sum())) - _SUM_ERROR * float(np.abs(moved).sum()) - float(errors.sum())
     if len(moved) <= _ALL_SIGNS:
         sums = np.zeros(1)
         for one in moved:
@@ -163,11 +165,8 @@ def equivalence(first: ArrayLike, second: ArrayLike, *, margin: float, confidenc
         raise InputError(f"`confidence` is {confidence}: it must be between 0.5 and 1, as 0.95 is for 95 %")
     if not 0.0 < margin < math.inf:
         raise InputError(f"`margin` is {margin}: it must be above zero, the difference that would matter to you")
-    d = differences(first, second)
-    n = len(d)
-    if n < 2:
-        raise InputError(f"`first` holds {n} pairs: the spread of differences needs two at least")
-    mean, error = float(d.mean()), float(d.std(ddof=1)) / math.sqrt(n)
+    mean, spread, n = mean_and_spread(first, second)
+    error = spread / math.sqrt(n)
     half = student_quantile(1.0 - confidence, n - 1) * error
     nearest = margin - abs(mean)
     if error == 0.0:
@@ -180,29 +179,60 @@ def equivalence(first: ArrayLike, second: ArrayLike, *, margin: float, confidenc
     )
 
 
-def differences(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Return first - second as doubles.
+def differences(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return first - second as doubles, and how much of each may be rounding; a difference that is no more is zero.
 
     Raises:
         InputError: They differ in length, are empty, or hold a value that is not finite.
     """
-    a, b = _numbers("first", first), _numbers("second", second)
+    a, b = numbers("first", first), numbers("second", second)
     _same_length(a, b)
-    return a - b
+    errors = _LAST_BITS * (_unit(first) * np.abs(a) + _unit(second) * np.abs(b))
+    d = a - b
+    return np.where(np.abs(d) <= errors, 0.0, d), errors
 
 
-def doubled_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return twice the rank of each value, from 2 on; ties share the mean of their ranks, which is then whole."""
+def mean_and_spread(first: ArrayLike, second: ArrayLike) -> tuple[float, float, int]:
+    """Return the mean of paired differences, their standard deviation, and how many there are.
+
+    Differences that are equal but for rounding have the standard deviation 0.
+
+    Raises:
+        InputError: As `differences`, or there are fewer than two.
+    """
+    d, errors = differences(first, second)
+    if len(d) < 2:
+        raise InputError(f"`first` holds {len(d)} pairs: the spread of differences needs two at least")
+    return float(d.mean()), 0.0 if np.ptp(d) <= 2.0 * errors.max() else float(d.std(ddof=1)), len(d)
+
+
+def doubled_ranks(values: NDArray[np.float64], errors: NDArray[np.float64] | None = None) -> NDArray[np.int64]:
+    """Return twice the rank of each value, from 2 on; ties share the mean of their ranks, which is then whole.
+
+    Neighbours no further apart than their `errors` are ties.
+    """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    slack = np.zeros(len(values)) if errors is None else errors[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] - ordered[:-1] > slack[1:] + slack[:-1]]))
     ends = np.concatenate([starts[1:], [len(values)]])
     ranks = np.empty(len(values), dtype=np.int64)
     ranks[order] = np.repeat(starts + ends + 1, ends - starts)
     return ranks
 
 
-def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def _unit(values: ArrayLike) -> float:
+    """Return the relative error of the type that the values came in; whole numbers have none."""
+    kind = np.asarray(values).dtype
+    return float(np.finfo(kind).eps) if kind.kind == "f" else 0.0
+
+
+def numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return one finite number for each sample, as doubles.
+
+    Raises:
+        InputError: It is something else.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise InputError(f"`{name}` has shape {array.shape}: pass one number for each sample, and one sample at least")
@@ -212,7 +242,7 @@ def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _truths(name: str, values: ArrayLike) -> NDArray[np.bool_]:
-    array = _numbers(name, values)
+    array = numbers(name, values)
     if not np.isin(array, (0.0, 1.0)).all():
         raise InputError(f"`{name}` holds values besides 0 and 1: pass whether each sample is right")
     return array.astype(np.bool_)

@@ -64,7 +64,7 @@ impl Curve<'_> {
             }
             errors += e;
             for (&risk, coverage) in self.risks.iter().zip(coverage_at.iter_mut()) {
-                if errors <= risk * seen as f64 {
+                if keeps(errors, seen as f64, risk) {
                     *coverage = seen as f64 / total;
                 }
             }
@@ -77,6 +77,35 @@ impl Curve<'_> {
             (area - best) / total,
             general / (total * total),
         ]);
+    }
+}
+
+/// Whether `errors / seen <= risk`, as one would write it: 3 of 10 keep 0.3, although 0.3 · 10 may round to less.
+///
+/// The division is left for the few counts that the last bits decide.
+#[inline]
+fn keeps(errors: f64, seen: f64, risk: f64) -> bool {
+    let bound = risk * seen;
+    if (errors - bound).abs() > 4.0 * f64::EPSILON * bound {
+        errors < bound
+    } else {
+        errors / seen <= risk
+    }
+}
+
+/// The least whole number k of at least one with `k / samples >= share`.
+fn least_covering(share: f64, samples: f64) -> f64 {
+    let near = (share * samples).round().clamp(1.0, samples);
+    let covers = |k: f64| k / samples >= share;
+    if covers(near) {
+        let below = near - 1.0;
+        if below >= 1.0 && covers(below) {
+            below
+        } else {
+            near
+        }
+    } else {
+        (near + 1.0).min(samples)
     }
 }
 
@@ -126,7 +155,7 @@ pub fn selective(
     let wanted: Vec<f64> = curve
         .coverages
         .iter()
-        .map(|&share| (share * samples as f64).ceil().clamp(1.0, samples as f64))
+        .map(|&share| least_covering(share, samples as f64))
         .collect();
     if draws.is_none() {
         curve.read(&vec![1; samples], &harmonic, &wanted, &mut out);
@@ -180,17 +209,13 @@ mod tests {
         let general = (1..=n).map(|k| upto(k) / n as f64).sum::<f64>() / n as f64;
         let mut out = vec![errors / n as f64, area(&upto), area(&upto) - best, general];
         for &share in curve.coverages {
-            #[allow(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a small count"
-            )]
-            let k = ((share * n as f64).ceil() as usize).clamp(1, n);
+            let covering = (1..=n).find(|&k| k as f64 / n as f64 >= share);
+            let k = covering.unwrap_or(n);
             out.push(upto(k) / k as f64);
         }
         for &risk in curve.risks {
             let k = (1..=n)
-                .filter(|&k| boundary[k - 1] && upto(k) <= risk * k as f64 + 1e-9)
+                .filter(|&k| boundary[k - 1] && upto(k).round() / k as f64 <= risk)
                 .max();
             out.push(k.unwrap_or(0) as f64 / n as f64);
         }
@@ -208,7 +233,7 @@ mod tests {
                 .iter()
                 .scan(0, |end, group| { *end += u32::try_from(group.len()).unwrap_or(0); Some(*end) })
                 .collect();
-            let curve = Curve { wrong: &wrong, ends: &ends, coverages: &[0.25, 0.5, 0.9, 1.0], risks: &[0.0, 0.11, 0.37] };
+            let curve = Curve { wrong: &wrong, ends: &ends, coverages: &[0.1, 0.29, 0.5, 0.7, 1.0], risks: &[0.0, 0.1, 0.3, 0.37, 0.7] };
             let ones = vec![1; wrong.len()];
             let whole = selective(&curve, seed, 0, None, 1);
             for (ours, theirs) in whole.iter().zip(oracle(&curve, &ones)) {
@@ -222,6 +247,31 @@ mod tests {
                 prop_assert!((ours - theirs).abs() < 1e-12);
             }
             prop_assert_eq!(selective(&curve, seed, 3, Some(2), 2), drawn);
+        }
+    }
+
+    #[test]
+    fn a_share_that_is_met_exactly_is_met() {
+        for samples in 1..=400 {
+            let n = f64::from(samples);
+            for part in 1..=samples {
+                let share = f64::from(part) / n;
+                assert_eq!(
+                    least_covering(share, n).to_bits(),
+                    f64::from(part).to_bits()
+                );
+                assert!(keeps(f64::from(part), n, share));
+                assert!(part == samples || !keeps(f64::from(part + 1), n, share));
+            }
+            for decimal in 1..100 {
+                let share = f64::from(decimal) / 100.0;
+                let least = (1..=samples).find(|&k| f64::from(k) / n >= share);
+                assert_eq!(Some(least_covering(share, n)), least.map(f64::from));
+                for errors in 0..=samples {
+                    let rate = f64::from(errors) / n;
+                    assert_eq!(keeps(f64::from(errors), n, share), rate <= share);
+                }
+            }
         }
     }
 
