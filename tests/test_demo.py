@@ -56,6 +56,14 @@ def test_the_ungoverned_run_on_the_same_stream_does_not_live(outcome: demo.Outco
     assert outcome.ungoverned is None
 
 
+def test_it_ends_with_both_evaluations_and_a_paired_test(outcome: demo.Outcome) -> None:
+    rows = {name: (without, with_governor) for name, without, with_governor in demo.told(outcome)}
+    assert rows["accuracy"] == ("not a number", str(governed(outcome).accuracy))
+    assert rows["wrong answers"] == ("1.0000 [0.9894, 1.0000]", "0.0000 [0.0000, 0.0106]")
+    assert outcome.comparison.gained == governed(outcome).confusion.trace()
+    assert outcome.comparison.mcnemar.p_value < 1e-9
+
+
 def test_every_bad_batch_is_left_out_and_the_damage_is_undone_once(outcome: demo.Outcome) -> None:
     steps = 17 * demo.DemoConfig().training.epochs
     faults = Faults(steps)

@@ -147,6 +147,10 @@ def _demo(options: argparse.Namespace) -> int:
         ("steps lost to them", "0", str(outcome.steps_lost)),
     ]
     view.table("the same faulty stream, twice", ("", "without", "governed"), rows)
+    numbers = demo.told(outcome)
+    view.table("the test split, with 95 % intervals", ("", "without", "governed"), numbers)
+    view.line(f"governed against without: {outcome.comparison.mcnemar}")
+    view.line(f"difference of accuracy {outcome.comparison.difference}\n")
     view.line(f"run folder  {outcome.folder}")
     view.line(f"picture     {outcome.picture}")
     return FINE

@@ -11,6 +11,7 @@ from torch import nn
 
 from flyball.errors import InputError
 from flyball.evaluation import evaluate
+from flyball.evaluation.comparison import compared
 from flyball.measure import selective
 from flyball.measure.statistics import mcnemar_counts
 from flyball.objective import Task
@@ -47,6 +48,22 @@ def test_a_comparison_is_of_the_samples_one_by_one() -> None:
     assert backwards.mcnemar.p_value == found.mcnemar.p_value
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["samples"] == 200
     assert "only the first is right on" in str(found)
+
+
+def test_the_interval_of_a_difference_covers_as_often_as_it_says() -> None:
+    """Of two models that fail together on most samples, also where few samples tell them apart."""
+    rng = np.random.default_rng(0)
+    for n, gain, loss in ((40, 0.3, 0.1), (200, 0.02, 0.01), (30, 0.9, 0.0)):
+        held = 0
+        for _ in range(1000):
+            gained, lost, _ = rng.multinomial(n, [gain, loss, 1.0 - gain - loss])
+            first = np.arange(n) < gained
+            second = (np.arange(n) >= gained) & (np.arange(n) < gained + lost)
+            found = compared(first, second, confidence=0.95, margin=None).difference
+            held += found.low <= gain - loss <= found.high
+        assert 0.93 <= held / 1000 <= 0.99
+    alike = compared(np.ones(5, bool), np.ones(5, bool), confidence=0.95, margin=None).difference
+    assert alike.low < 0.0 < alike.high
 
 
 def test_a_model_beside_itself_shows_nothing() -> None:

@@ -21,10 +21,22 @@ if TYPE_CHECKING:
     import torch
 
     from flyball.data import Splits
+    from flyball.evaluation import Evaluation
+    from flyball.evaluation.comparison import Comparison
     from flyball.events import Estimate, Event
     from flyball.measure import ClassificationResult
 
-__all__ = ["Data", "DemoConfig", "Outcome", "Training", "run"]
+__all__ = ["Data", "DemoConfig", "Outcome", "Training", "run", "told"]
+
+_EXAMINED = {
+    "accuracy": "accuracy",
+    "balanced accuracy": "balanced_accuracy",
+    "macro F1": "macro_f1",
+    "MCC": "mcc",
+    "NLL": "nll",
+    "Brier": "brier",
+    "ECE": "ece",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,9 @@ class Outcome:
         steps_lost: How many applied steps the rollbacks took back.
         folder: The run folder; the ungoverned run is in a folder of its own in it.
         picture: Both runs in one picture.
+        evaluation: All that is known of the governed model, on the test split.
+        rival: The same of the ungoverned one.
+        comparison: The governed model against the ungoverned one, sample by sample.
     """
 
     governed: ClassificationResult | None
@@ -48,6 +63,9 @@ class Outcome:
     steps_lost: int
     folder: Path
     picture: Path
+    evaluation: Evaluation
+    rival: Evaluation
+    comparison: Comparison
 
 
 def run(config: DemoConfig, folder: Path | None, show: Callable[[Event], None]) -> Outcome:
@@ -87,14 +105,32 @@ def run(config: DemoConfig, folder: Path | None, show: Callable[[Event], None]) 
     left_out = {e.step for e in told if isinstance(e, VerdictGiven) and e.action == "skip" and "data" in e.reasons}
     rollbacks = [event for event in told if isinstance(event, RolledBack)]
     return Outcome(
-        governed,
-        ungoverned,
+        _numbers(governed),
+        _numbers(ungoverned),
         left_out=len(left_out),
         rollbacks=len(rollbacks),
         steps_lost=sum(back.step - back.back_to for back in rollbacks),
         folder=folder,
         picture=picture,
+        evaluation=governed,
+        rival=ungoverned,
+        comparison=governed.compare(ungoverned),
     )
+
+
+def told(outcome: Outcome) -> list[tuple[str, str, str]]:
+    """Return the rows of a table of both evaluations: what is measured, without a governor, governed."""
+    both = outcome.rival, outcome.evaluation
+    # An answer that is no number is wrong.
+    rows = [("wrong answers", *(str(one.selective.risk if one.selective else None) for one in both))]
+    rows += [(name, *(_shown(evaluation, name) for evaluation in both)) for name in _EXAMINED]
+    return [(name, without, governed) for name, without, governed in rows]
+
+
+def _shown(evaluation: Evaluation, name: str) -> str:
+    result = _numbers(evaluation)
+    number = None if result is None else getattr(result, _EXAMINED[name])
+    return "not a number" if number is None else str(number)
 
 
 def _train(
@@ -105,7 +141,7 @@ def _train(
     show: Callable[[Event], None],
     *,
     governed: bool,
-) -> ClassificationResult | None:
+) -> Evaluation:
     from safetensors.torch import save as tensors_to_bytes
 
     from flyball import events
@@ -123,7 +159,8 @@ def _train(
             save(config, folder / run_folder.CONFIG)
             emit(_start(config, device, governed=governed))
             model = loop.train(splits, config, device, emit, _Told(emit) if governed else None)
-            result = loop.evaluate(model, splits.test, device)
+            evaluation = loop.examine(model, splits.test, device)
+            result = _numbers(evaluation)
             emit(events.Evaluated(split="test", measurements={} if result is None else _measurements(result)))
             weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
             write_whole(folder / run_folder.CHECKPOINTS / "final.safetensors", tensors_to_bytes(weights))
@@ -131,7 +168,12 @@ def _train(
         except BaseException as error:  # an interrupt is an end as well, and the journal says which
             emit(events.RunFailed(error=type(error).__name__, message=str(error)))
             raise
-    return result
+    return evaluation
+
+
+def _numbers(evaluation: Evaluation) -> ClassificationResult | None:
+    """Return what the meter found; None if anything the model says is not a number."""
+    return None if evaluation.nonfinite_samples else evaluation.classification
 
 
 class _Told:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from flyball.demo.faults import Faults
+from flyball.evaluation import evaluate as evaluate_model
 from flyball.events import EpochFinished, StepSample
 from flyball.govern import Action, Policy
 from flyball.govern.governor import Governor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from flyball.data import Split, Splits
     from flyball.demo.settings import DemoConfig
+    from flyball.evaluation import Evaluation
     from flyball.events import Event
     from flyball.govern.records import Sink
     from flyball.measure import ClassificationResult
@@ -92,14 +94,25 @@ def evaluate(model: nn.Module, split: Split, device: torch.device) -> Classifica
     """Measure the model on one part of the data; None if what it says is not a number."""
     meter = Classification(classes=10, topk=(1, 3))
     model.eval()
-    # Without a generator of its own, even a loader that does not shuffle draws from the global one.
     with torch.inference_mode():
-        for inputs, targets in DataLoader(split, batch_size=256, generator=torch.Generator()):
+        for inputs, targets in _in_order(split):
             logits = model(inputs.to(device)).cpu()
             if not bool(torch.isfinite(logits).all()):
                 return None
             meter.update(logits, targets)
     return meter.compute()
+
+
+def examine(model: nn.Module, split: Split, device: torch.device) -> Evaluation:
+    """Ask everything of the model at the end: also which samples are right, and what declining to answer is worth."""
+    return evaluate_model(
+        model, _in_order(split), topk=(1, 3), selective="probability", device=device, name="test split"
+    )
+
+
+def _in_order(split: Split) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+    # Without a generator of its own, even a loader that does not shuffle draws from the global one.
+    return DataLoader(split, batch_size=256, generator=torch.Generator())  # type: ignore[arg-type] # as sequences are data
 
 
 def build_model(seed: int) -> nn.Sequential:

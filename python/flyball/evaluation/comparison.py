@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flyball.measure.estimate import Estimate, wilson
-from flyball.measure.statistics import TestOutcome, equivalence, mcnemar, paired_t
+from flyball.measure.estimate import Estimate, normal_quantile, wilson
+from flyball.measure.statistics import TestOutcome, equivalence, mcnemar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,8 +23,8 @@ class Comparison:
         samples: How many samples both answered.
         first: The accuracy of the first one.
         second: That of the second.
-        difference: The first less the second; the interval is of paired differences, so it is narrower than the two
-            accuracies suggest where the models fail on the same samples. Infinite for one sample.
+        difference: The first less the second; the interval is of paired differences (Bonett and Price, 2012), so it is
+            narrower than the two accuracies suggest where the models fail on the same samples.
         gained: How many samples only the first got right.
         lost: How many only the second.
         mcnemar: Whether they are right equally often.
@@ -69,18 +70,31 @@ def compared(
     """Compare which samples two models got right."""
     samples = len(first)
     alike = None if margin is None or samples < 2 else _alike(first, second, margin, confidence)
-    right = first.astype(np.float64), second.astype(np.float64)
-    spread = paired_t(*right, confidence=confidence).difference if samples > 1 else None
+    gained, lost = int((first & ~second).sum()), int((~first & second).sum())
     return Comparison(
         samples=samples,
         first=wilson(int(first.sum()), samples, confidence),
         second=wilson(int(second.sum()), samples, confidence),
-        difference=spread or Estimate(value=float(right[0][0] - right[1][0]), low=-np.inf, high=np.inf),
-        gained=int((first & ~second).sum()),
-        lost=int((~first & second).sum()),
+        difference=_difference(gained, lost, samples, confidence),
+        gained=gained,
+        lost=lost,
         mcnemar=mcnemar(first, second),
         equivalence=alike,
     )
+
+
+def _difference(gained: int, lost: int, samples: int, confidence: float) -> Estimate:
+    """Return the difference of two paired rates.
+
+    The adjusted interval of Bonett and Price: as if one sample more had been gained, and one more lost. So it has a
+    width also where all samples say the same, and covers from a few on.
+    """
+    value = (gained - lost) / samples
+    total = samples + 2
+    more, less = (gained + 1) / total, (lost + 1) / total
+    half = normal_quantile(confidence) * math.sqrt((more + less - (more - less) ** 2) / total)
+    low, high = max(-1.0, more - less - half), min(1.0, more - less + half)
+    return Estimate(value=value, low=min(low, value), high=max(high, value))
 
 
 def _alike(first: NDArray[np.bool_], second: NDArray[np.bool_], margin: float, confidence: float) -> TestOutcome:

@@ -29,13 +29,15 @@ _ALWAYS = ("risk", "aurc", "e_aurc", "augrc")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectiveReport:
-    """The numbers of a risk-coverage curve, each with its bootstrap interval.
+    """The numbers of a risk-coverage curve, each with its bootstrap interval (percentile).
+
+    Where no answer is wrong, or all are, no resample differs, and those intervals have no width: they say nothing then.
 
     Attributes:
         samples: How many there were.
         draws: How many resamples the intervals come from; the samples were drawn whole.
         confidence: The share of intervals that hold the truth.
-        risk: The share of wrong answers if every sample is answered.
+        risk: The share of wrong answers if every sample is answered; Wilson's interval.
         aurc: The area under the curve: the mean over k of the risk among the k most confident.
         e_aurc: How much of it a perfect order of the same answers would not have.
         augrc: The mean over k of the errors among the k most confident, over all samples: the risk of an error that is
@@ -163,12 +165,12 @@ class RiskCoverage:
         ]
         table = np.concatenate(parts).reshape(draws, len(values))
         numbers = [interval(table[:, i], float(value), confidence) for i, value in enumerate(values)]
-        risk, aurc, e_aurc, augrc, *rest = numbers
+        _, aurc, e_aurc, augrc, *rest = numbers
         return SelectiveReport(
             samples=self.samples,
             draws=draws,
             confidence=confidence,
-            risk=risk,
+            risk=wilson(int(self.errors[-1]), self.samples, confidence),
             aurc=aurc,
             e_aurc=e_aurc,
             augrc=augrc,
