@@ -6,7 +6,7 @@ that comes back; of a mapping or an object, what is called `logits` or `out`; of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,24 @@ def forward(model: Any, inputs: Any) -> Any:
     if isinstance(inputs, tuple):
         return model(*inputs)
     return model(inputs)
+
+
+def intermediates(model: Any, inputs: Any, layers: Iterable[int]) -> Any:
+    """Call the model for its output and for what stands behind some layers, in one forward.
+
+    The model has a method `intermediates(inputs, layers)`, whose result has `output` and `layers`, as those of
+    `flyball.vision.models` have.
+
+    Raises:
+        InputError: The model has no such method.
+    """
+    look = getattr(model, "intermediates", None)
+    if look is None:
+        raise InputError(
+            f"the model is a {type(model).__name__}, which has no method `intermediates(inputs, layers)` to tell what "
+            "stands behind its layers: use a model of `flyball.vision.models`, or give yours one"
+        )
+    return look(inputs, layers)
 
 
 def scores(outputs: Any) -> torch.Tensor:

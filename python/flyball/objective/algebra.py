@@ -104,6 +104,9 @@ class Term(nn.Module):
         """
         raise NotImplementedError(f"`{type(self).__name__}` is a term without a `forward`: write one")
 
+    def prepare(self, step: StepContext) -> None:
+        """Say what the forward of this step has to bring, with `step.need`; before any term that counts is computed."""
+
     def count(self, batch: Batch) -> float | torch.Tensor:
         """Return over how many samples, or tokens, the value is a mean; what a mean over batches is weighted by."""
         return batch.samples
@@ -201,6 +204,7 @@ class Objective(nn.Module):
             if entry.dynamic is not None:
                 entry.dynamic.join(entry.name)
         self._entries = entries
+        self._preparing = tuple(entry for entry in entries if type(entry.term).prepare is not Term.prepare)
         self.terms = nn.ModuleDict({entry.name: entry.term for entry in entries})
         self.weights = nn.ModuleDict(
             {
@@ -257,6 +261,9 @@ class Objective(nn.Module):
         if type(batch) is not Batch:
             batch = read(batch)
         context = StepContext(model, batch, step=step, steps=steps, epoch=epoch, training=training)
+        for entry in self._preparing:
+            if entry.at(context) != 0.0:
+                entry.term.prepare(context)
         loss: torch.Tensor | None = None
         parts = []
         for entry in self._entries:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flyball import outputs
+from flyball.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
     import torch
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FORWARD = "the forward of the batch"
+_LAYERS = "what stood behind the layers in that forward"
 
 
 class StepContext:
@@ -30,7 +32,7 @@ class StepContext:
         training: Whether this is a step of training; else the terms are only measured.
     """
 
-    __slots__ = ("_checks", "_shared", "batch", "epoch", "model", "step", "steps", "training")
+    __slots__ = ("_checks", "_layers", "_shared", "batch", "epoch", "model", "step", "steps", "training")
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class StepContext:
         self.epoch = epoch
         self.training = training
         self._shared: dict[Hashable, Any] = {}
+        self._layers: set[int] | None = None
         self._checks: list[Check] = []
 
     @property
@@ -56,8 +59,29 @@ class StepContext:
         """What the model says of the batch; the forward happens when a term first asks, and once."""
         shared = self._shared
         if _FORWARD not in shared:
-            shared[_FORWARD] = outputs.forward(self.model, self.batch.inputs)
+            if self._layers is None:
+                shared[_FORWARD] = outputs.forward(self.model, self.batch.inputs)
+            else:
+                found = outputs.intermediates(self.model, self.batch.inputs, sorted(self._layers))
+                shared[_FORWARD], shared[_LAYERS] = found.output, found.layers
         return shared[_FORWARD]
+
+    def need(self, layers: Iterable[int]) -> None:
+        """Have the forward of this step bring what stands behind some layers of the model; say so in `Term.prepare`.
+
+        Raises:
+            InputError: The forward has happened already.
+        """
+        if _FORWARD in self._shared:
+            raise InputError("layers are needed after the forward of the step: say `step.need(layers)` in `prepare`")
+        self._layers = (self._layers or set()) | set(layers)
+
+    @property
+    def layers(self) -> Mapping[int, Any]:
+        """What stands behind the layers that were needed, from the one forward of the batch."""
+        self.outputs  # noqa: B018 -- the forward brings them
+        found: Mapping[int, Any] = self._shared.get(_LAYERS, {})
+        return found
 
     @property
     def scores(self) -> torch.Tensor:

@@ -155,6 +155,11 @@ class AdaptiveCNN(nn.Module):
         self.head = nn.Sequential(*layers, nn.Linear(width, classes))
         self.apply(_initialize)
 
+    @property
+    def depth(self) -> int:
+        """How many layers `intermediates` can show."""
+        return len(self.features)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the scores of the classes."""
         maps = images

@@ -176,6 +176,11 @@ class ConvNeXtV2(nn.Module):
         self.head = Head(before, classes)
         self.apply(_initialize)
 
+    @property
+    def depth(self) -> int:
+        """How many layers `intermediates` can show."""
+        return len(self.stages)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the scores of the classes."""
         maps = self.stem(images)

@@ -60,6 +60,11 @@ class ResNetCIFAR(nn.Module):
         self.head = nn.Linear(before, classes)
         self.apply(_initialize)
 
+    @property
+    def depth(self) -> int:
+        """How many layers `intermediates` can show."""
+        return len(self.stages) + 1
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the scores of the classes."""
         maps = functional.relu(self.norm(self.conv(images)))

@@ -266,6 +266,11 @@ class VisionTransformer(nn.Module):
         for token in (self.cls_token, self.pos_embed, *([self.dist_token] if distilled else [])):
             nn.init.trunc_normal_(token, std=0.02)
 
+    @property
+    def depth(self) -> int:
+        """How many layers `intermediates` can show."""
+        return len(self.blocks)
+
     def forward(self, images: torch.Tensor) -> Any:
         """Return the scores of the classes; of a distilled one in training, those of both heads.
 
