@@ -222,7 +222,8 @@ def test_matched_tokens_cost_0_opposite_ones_2_and_layers_are_averaged() -> None
         target = functional.layer_norm(wanted, (6,)) @ term._rotation(wanted)
         for layer, sign in enumerate(signs):
             term.heads[str(layer)] = Is(sign * target)
-        return value(term, Says(None, [wanted] * len(signs))).item()
+        found: float = value(term, Says(None, [wanted] * len(signs))).item()
+        return found
 
     assert matched(1.0) == pytest.approx(0.0, abs=1e-6)
     assert matched(-1.0) == pytest.approx(2.0, abs=1e-6)
@@ -427,13 +428,16 @@ def test_a_teacher_is_never_changed() -> None:
 @pytest.mark.parametrize("teacher", ["wide", "cnn", "finer"])
 def test_students_and_teachers_of_other_shapes_train_together(teacher: str) -> None:
     """I7: other widths, depths, patches and kinds."""
-    made = {
-        "wide": lambda: small_vit(width=36, depth=7),
-        "cnn": lambda: ResNetCIFAR(blocks=(1, 1), widths=(4, 8), classes=3),
-        "finer": lambda: small_vit(patch_size=1),
-    }[teacher]()
+    made: dict[str, nn.Module] = {
+        "wide": small_vit(width=36, depth=7),
+        "cnn": ResNetCIFAR(blocks=(1, 1), widths=(4, 8), classes=3),
+        "finer": small_vit(patch_size=1),
+    }
+    taught = made[teacher]
     student = small_vit()
-    objective = Task() + TokenMatch(made, (1, -1), width=24, projection=8) + Relation(made) + CKA(made) + Gram(made)
+    objective = (
+        Task() + TokenMatch(taught, (1, -1), width=24, projection=8) + Relation(taught) + CKA(taught) + Gram(taught)
+    )
     optimizer = torch.optim.AdamW([*student.parameters(), *objective.parameters()], lr=1e-2)
     given, losses = batch(8), []
     for _ in range(12):
