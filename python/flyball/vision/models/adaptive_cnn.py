@@ -155,6 +155,10 @@ class AdaptiveCNN(nn.Module):
         self.head = nn.Sequential(*layers, nn.Linear(width, classes))
         self.apply(_initialize)
 
+    def cam_layer(self) -> nn.Module:
+        """Return the module whose output shows which part of an image speaks for a class."""
+        return self.features[-1]
+
     @property
     def depth(self) -> int:
         """How many layers `intermediates` can show."""

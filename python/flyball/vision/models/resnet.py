@@ -60,6 +60,10 @@ class ResNetCIFAR(nn.Module):
         self.head = nn.Linear(before, classes)
         self.apply(_initialize)
 
+    def cam_layer(self) -> nn.Module:
+        """Return the module whose output shows which part of an image speaks for a class."""
+        return self.stages[-1]
+
     @property
     def depth(self) -> int:
         """How many layers `intermediates` can show."""

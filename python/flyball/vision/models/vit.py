@@ -266,6 +266,12 @@ class VisionTransformer(nn.Module):
         for token in (self.cls_token, self.pos_embed, *([self.dist_token] if distilled else [])):
             nn.init.trunc_normal_(token, std=0.02)
 
+    def cam_layer(self) -> nn.Module:
+        """Return the module whose output shows the last patches that a score depends on."""
+        last: Any = self.blocks[-1]
+        norm: nn.Module = last.norm1
+        return norm
+
     @property
     def depth(self) -> int:
         """How many layers `intermediates` can show."""
