@@ -9,6 +9,8 @@ from flyball.measure.calibration import ReliabilityBin as ReliabilityBin
 from flyball.measure.classification import Classification as Classification
 from flyball.measure.cube import Denominator as Denominator
 from flyball.measure.estimate import Estimate as Estimate
+from flyball.measure.labelled import MultiLabelResult as MultiLabelResult
+from flyball.measure.multi_label import MultiLabel as MultiLabel
 from flyball.measure.probabilities import Calibration as Calibration
 from flyball.measure.probabilities import CalibrationResult as CalibrationResult
 from flyball.measure.ranking import RankedClass as RankedClass
@@ -30,6 +32,8 @@ __all__ = [
     "ClassificationResult",
     "Denominator",
     "Estimate",
+    "MultiLabel",
+    "MultiLabelResult",
     "RankedClass",
     "Ranking",
     "RankingResult",

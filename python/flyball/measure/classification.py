@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from flyball import _native
+from flyball._native import Classification as Native
 from flyball.errors import InputError
 from flyball.measure.inputs import choice, floats, indices, number, on_gpu
-from flyball.measure.meter import Meter, check_alike, check_keys
+from flyball.measure.meter import NativeMeter, check_keys, from_state
 from flyball.measure.result import ClassificationResult, summarize
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _STATE_PARTS = frozenset(
 )  # fmt: skip
 
 
-class Classification(Meter):
+class Classification(NativeMeter):
     """Measure a classifier batch by batch: accuracy, F1, MCC, likelihood and more, with intervals.
 
     ```python
@@ -55,7 +55,10 @@ class Classification(Meter):
         InputError: One of these cannot be measured.
     """
 
-    __slots__ = ("__weakref__", "_native", "_nonfinite")
+    __slots__ = ()
+
+    _ALIKE = {"classes": "classes", "topk": "topk", "bins": "bins"}  # noqa: RUF012 -- never changed
+    _native: Native
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class Classification(Meter):
         if wanted == _DEFAULT_TOPK:
             wanted = tuple(k for k in wanted if k <= max(count, 1))
         self._nonfinite = choice(nonfinite, "nonfinite", ("raise", "count"))
-        self._native = _native.Classification(count, wanted, number(bins, "bins"))
+        self._native = Native(count, wanted, number(bins, "bins"))
 
     @property
     def classes(self) -> int:
@@ -93,11 +96,6 @@ class Classification(Meter):
     def samples(self) -> int:
         """The number of rows measured so far."""
         return self._native.samples
-
-    @property
-    def left_out(self) -> int:
-        """The number of rows left out so far, as they held NaN or an infinity."""
-        return self._native.left_out
 
     def update(self, logits: Array, targets: Array) -> None:
         """Add a batch; all of it counts or, if it is refused, nothing.
@@ -124,16 +122,6 @@ class Classification(Meter):
         rows, half = floats(logits, "logits", 2, _LOGITS_SHAPE)
         self._native.update(rows, indices(targets, "targets", _TARGETS_SHAPE), half, leave_out)
 
-    def merge(self, other: Classification) -> None:
-        """Add everything that another meter, made with the same arguments, has seen.
-
-        Raises:
-            InputError: `other` measures something else.
-        """
-        if not isinstance(other, Classification):
-            raise InputError(f"`other` is a {type(other).__name__}: only a `Classification` can be merged")
-        self._native.merge(other._native)
-
     def compute(self, confidence: float = 0.95) -> ClassificationResult:
         """Return every score so far; the meter can go on.
 
@@ -156,40 +144,14 @@ class Classification(Meter):
         """Return the state as ints and lists of ints, which every file format holds exactly."""
         return {"version": _STATE_VERSION, **self._native.state()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace the state by one that `state_dict` of a meter made alike returned.
-
-        Raises:
-            InputError: The state is damaged or of another kind of meter; this meter is unchanged.
-        """
-        loaded = _from_state(state)
-        check_alike(
-            classes=(self._native.classes, loaded.classes),
-            topk=(self._native.topk, loaded.topk),
-            bins=(self._native.bins, loaded.bins),
-        )
-        self._native = loaded
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"nonfinite": self._nonfinite, "state": self.state_dict()}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._nonfinite = choice(state["nonfinite"], "nonfinite", ("raise", "count"))
-        self._native = _from_state(state["state"])
+    @staticmethod
+    def _from_state(state: Mapping[str, Any]) -> Native:
+        check_keys(state, _STATE_PARTS, _STATE_VERSION)
+        return from_state(Native.from_state, dict(state))
 
     def __repr__(self) -> str:
         native = self._native
         return f"Classification(classes={native.classes}, topk={self.topk}, samples={self.samples})"
-
-
-def _from_state(state: Mapping[str, Any]) -> _native.Classification:
-    check_keys(state, _STATE_PARTS, _STATE_VERSION)
-    try:
-        return _native.Classification.from_state(dict(state))
-    except (TypeError, OverflowError) as error:
-        raise InputError(
-            f"`state` holds something else than ints and lists of ints ({error}): pass what `state_dict` returned"
-        ) from error
 
 
 _LOGITS_SHAPE = (

@@ -70,6 +70,18 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
     )
 
 
+def score_interval(value: float, trials: float, confidence: float = 0.95) -> Estimate:
+    """Estimate a rate from its value in so many trials, which need not be whole: Wilson's interval.
+
+    Of a rate whose trials are not independent, `trials` is how many independent ones would vary as it does.
+    """
+    z2 = normal_quantile(confidence) ** 2
+    total = trials + z2
+    center = (value * trials + z2 / 2.0) / total
+    half = math.sqrt(z2 * (trials * value * (1.0 - value) + z2 / 4.0)) / total
+    return Estimate(value=value, low=max(0.0, min(value, center - half)), high=min(1.0, max(value, center + half)))
+
+
 def f1(hits: int, misses: int, confidence: float = 0.95) -> Estimate:
     """Estimate the F1 of one class from its true positives and its errors of both kinds.
 

@@ -80,6 +80,22 @@ def whole(array: NDArray[Any], name: str) -> NDArray[np.int64]:
     return array if flags.c_contiguous and flags.aligned else array.copy(order="C")
 
 
+def flags(value: Array, name: str, shape: str) -> NDArray[Any]:
+    """Return 0 and 1 as a contiguous 2-D array of uint8 or int64; whether they are 0 and 1, Rust looks.
+
+    Raises:
+        InputError: It does not have two dimensions, or something else than integers, bools, or floats 0 and 1.
+    """
+    array = plain(value, name)
+    if array.ndim != 2:
+        raise InputError(f"`{name}` has shape {array.shape}: {shape}")
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    elif array.dtype.kind == "f" and bool(((array == 0.0) | (array == 1.0)).all()):
+        array = array.astype(np.uint8)  # as a loss for binary labels wants them
+    return np.ascontiguousarray(array) if array.dtype == np.uint8 else whole(array, name)
+
+
 def plain(value: Any, name: str) -> NDArray[Any]:
     """Return an array or tensor as a NumPy array of the same memory.
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import json
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from flyball.errors import InputError
+from flyball.measure.inputs import choice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch.distributed import ProcessGroup
+
+T = TypeVar("T")
 
 
 class Meter(ABC):
@@ -53,6 +56,74 @@ class Meter(ABC):
         meter = copy.deepcopy(self)
         meter.load_state_dict(state)
         return meter
+
+
+class NativeMeter(Meter):
+    """A meter whose state lives in Rust, and which refuses a row that is not finite or leaves it out.
+
+    A kind of it sets `_native` and `_nonfinite`, and says in `_ALIKE` what meters must have in common, by the names
+    that a user and Rust have for it.
+    """
+
+    __slots__ = ("__weakref__", "_native", "_nonfinite")
+
+    _ALIKE: ClassVar[dict[str, str]]
+    _native: Any
+    _nonfinite: str
+
+    @property
+    def left_out(self) -> int:
+        """The number of rows left out so far, as they held NaN or an infinity."""
+        count: int = self._native.left_out
+        return count
+
+    def merge(self, other: Self) -> None:
+        """Add everything that another meter, made with the same arguments, has seen.
+
+        Raises:
+            InputError: `other` measures something else.
+        """
+        if not isinstance(other, type(self)):
+            raise InputError(f"`other` is a {type(other).__name__}: only a `{type(self).__name__}` can be merged")
+        self._native.merge(other._native)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Replace the state by one that `state_dict` of a meter made alike returned.
+
+        Raises:
+            InputError: The state is damaged or of another kind of meter; this meter is unchanged.
+        """
+        loaded = self._from_state(state)
+        check_alike(
+            **{name: (getattr(self._native, native), getattr(loaded, native)) for name, native in self._ALIKE.items()}
+        )
+        self._native = loaded
+
+    @staticmethod
+    @abstractmethod
+    def _from_state(state: Mapping[str, Any]) -> Any:
+        """Return what Rust makes of a state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"nonfinite": self._nonfinite, "state": self.state_dict()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._nonfinite = choice(state["nonfinite"], "nonfinite", ("raise", "count"))
+        self._native = self._from_state(state["state"])
+
+
+def from_state(make: Callable[..., T], *parts: Any) -> T:
+    """Return what Rust makes of the parts of a state.
+
+    Raises:
+        InputError: They are of the wrong types, or damaged.
+    """
+    try:
+        return make(*parts)
+    except (TypeError, OverflowError) as error:
+        raise InputError(
+            f"`state` holds something else than ints and lists of ints ({error}): pass what `state_dict` returned"
+        ) from error
 
 
 def check_keys(state: Mapping[str, Any], parts: frozenset[str], version: int) -> None:

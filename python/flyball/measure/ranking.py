@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from flyball import _native
+from flyball._native import Ranking as Native
 from flyball.errors import InputError
 from flyball.measure.estimate import Estimate, normal_quantile
 from flyball.measure.inputs import choice, floats, number, plain, whole
-from flyball.measure.meter import Meter, check_alike, check_keys
+from flyball.measure.meter import NativeMeter, check_keys, from_state
 from flyball.measure.result import aligned, shown
 from flyball.measure.result import plain as plain_data
 
@@ -27,7 +27,7 @@ _STATE_VERSION = 1
 _STATE_PARTS = frozenset(("classes", "probabilities", "scores"))
 
 
-class Ranking(Meter):
+class Ranking(NativeMeter):
     """Measure how well scores put positives above negatives, batch by batch.
 
     ```python
@@ -53,7 +53,10 @@ class Ranking(Meter):
         InputError: One of these cannot be measured.
     """
 
-    __slots__ = ("__weakref__", "_native", "_nonfinite")
+    __slots__ = ()
+
+    _ALIKE = {"classes": "columns", "probabilities": "probabilities"}  # noqa: RUF012 -- never changed
+    _native: Native
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Ranking(Meter):
     ) -> None:
         probabilities = choice(scores, "scores", ("logits", "probabilities")) == "probabilities"
         self._nonfinite = choice(nonfinite, "nonfinite", ("raise", "count"))
-        self._native = _native.Ranking(number(classes, "classes"), probabilities)
+        self._native = Native(number(classes, "classes"), probabilities)
 
     @property
     def classes(self) -> int:
@@ -75,11 +78,6 @@ class Ranking(Meter):
     def samples(self) -> int:
         """The number of rows measured so far."""
         return self._native.rows
-
-    @property
-    def left_out(self) -> int:
-        """The number of rows left out so far, as they held NaN or an infinity."""
-        return self._native.left_out
 
     def update(self, scores: Array, labels: Array) -> None:
         """Add a batch; all of it counts or, if it is refused, nothing.
@@ -103,16 +101,6 @@ class Ranking(Meter):
             if rows.shape[1] == 2:
                 rows, half = self._of_two(scores), None
         self._native.update(rows, self._labels(labels), half, self._nonfinite == "count")
-
-    def merge(self, other: Ranking) -> None:
-        """Add everything that another meter, made with the same arguments, has seen.
-
-        Raises:
-            InputError: `other` measures something else.
-        """
-        if not isinstance(other, Ranking):
-            raise InputError(f"`other` is a {type(other).__name__}: only a `Ranking` can be merged")
-        self._native.merge(other._native)
 
     def compute(self, confidence: float = 0.95) -> RankingResult:
         """Return every number so far; the meter can go on.
@@ -151,25 +139,10 @@ class Ranking(Meter):
             "scores": native.state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replace the state by one that `state_dict` of a meter made alike returned.
-
-        Raises:
-            InputError: The state is damaged or of another kind of meter; this meter is unchanged.
-        """
-        loaded = _from_state(state)
-        check_alike(
-            classes=(self._native.columns, loaded.columns),
-            probabilities=(self._native.probabilities, loaded.probabilities),
-        )
-        self._native = loaded
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"nonfinite": self._nonfinite, "state": self.state_dict()}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._nonfinite = choice(state["nonfinite"], "nonfinite", ("raise", "count"))
-        self._native = _from_state(state["state"])
+    @staticmethod
+    def _from_state(state: Mapping[str, Any]) -> Native:
+        check_keys(state, _STATE_PARTS, _STATE_VERSION)
+        return from_state(Native.from_state, state["classes"], state["probabilities"], state["scores"])
 
     def __repr__(self) -> str:
         scale = "probabilities" if self._native.probabilities else "logits"
@@ -336,13 +309,3 @@ def _mean(estimates: list[Estimate | None]) -> Estimate | None:
 
 def _mean_of_floats(values: list[float]) -> float:
     return math.fsum(values) / len(values) if values else 0.0
-
-
-def _from_state(state: Mapping[str, Any]) -> _native.Ranking:
-    check_keys(state, _STATE_PARTS, _STATE_VERSION)
-    try:
-        return _native.Ranking.from_state(state["classes"], state["probabilities"], state["scores"])
-    except (TypeError, OverflowError) as error:
-        raise InputError(
-            f"`state` holds something else than ints and lists of ints ({error}): pass what `state_dict` returned"
-        ) from error

@@ -120,6 +120,34 @@ pub enum Error {
         /// The largest magnitude accepted.
         limit: f64,
     },
+    /// A number of labels that is 0 or too large.
+    #[error("`labels` is {labels}: it must be between 1 and {limit}")]
+    Labels {
+        /// The number asked for.
+        labels: usize,
+        /// The largest number accepted.
+        limit: usize,
+    },
+    /// A threshold that is not finite.
+    #[error(
+        "`threshold` is {value}: it must be finite; a probability p is the logit ln(p / (1 - p))"
+    )]
+    Threshold {
+        /// The threshold asked for.
+        value: f64,
+    },
+    /// A flag that is neither 0 nor 1.
+    #[error(
+        "`targets` holds {value} in row {row}, column {column}: it must be 1 for a label that the row has, and 0 for one that it has not"
+    )]
+    Flag {
+        /// The row of the batch.
+        row: usize,
+        /// The label.
+        column: usize,
+        /// What was found there.
+        value: i64,
+    },
     /// A target that is not a class.
     #[error("`targets` holds {value} in row {row}: with {classes} classes a target must be between 0 and {last}; leave out rows without a label", last = classes - 1)]
     Target {

@@ -5,7 +5,9 @@
     reason = "the file holds values that f32 holds"
 )]
 
-use flyball_core::meters::{Classification, Dense, Labels, Logit, NonFinite, Ranking, Scale};
+use flyball_core::meters::{
+    Classification, Dense, Flags, LabelCounts, Labels, Logit, MultiLabel, NonFinite, Ranking, Scale,
+};
 
 #[derive(serde::Deserialize)]
 struct Golden {
@@ -94,6 +96,62 @@ fn rankings_meet_every_golden_case() {
             let close =
                 expected.map_or(value.is_nan(), |expected| (value - expected).abs() <= 1e-15);
             assert!(close, "{}: {value}", case.name);
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct MultiLabels {
+    case: Vec<MultiLabelCase>,
+}
+
+#[derive(serde::Deserialize)]
+struct MultiLabelCase {
+    name: String,
+    labels: usize,
+    #[serde(default)]
+    threshold: f64,
+    logits: Vec<f64>,
+    targets: Vec<u8>,
+    subset_accuracy: Option<f64>,
+    samples_f1: Option<f64>,
+    counts: Vec<u64>,
+}
+
+#[test]
+fn labels_meet_every_golden_case() {
+    let text = include_str!("../../../tests/golden/multi_label.toml");
+    let golden: MultiLabels = toml::from_str(text).expect("valid file");
+    for case in &golden.case {
+        let mut double = MultiLabel::new(case.labels, case.threshold).expect("valid");
+        let mut single = double.clone();
+        let narrow: Vec<f32> = case.logits.iter().map(|&x| x as f32).collect();
+        let flags = Flags::Narrow(&case.targets);
+        double
+            .update(
+                &Dense::new(&case.logits, case.labels),
+                flags,
+                NonFinite::Refuse,
+            )
+            .expect("valid batch");
+        single
+            .update(&Dense::new(&narrow, case.labels), flags, NonFinite::Refuse)
+            .expect("valid batch");
+        assert_eq!(double, single, "{}", case.name);
+        let column = |of: fn(&LabelCounts) -> u64| double.counts().iter().map(of);
+        let counts: Vec<u64> = column(|one| one.positives)
+            .chain(column(|one| one.predicted))
+            .chain(column(|one| one.hits))
+            .collect();
+        assert_eq!(counts, case.counts, "{}", case.name);
+        let samples = double.samples() as f64;
+        for (sum, expected) in [
+            (double.rows().exact as f64, case.subset_accuracy),
+            (double.rows().shares[4].value(), case.samples_f1),
+        ] {
+            if let Some(expected) = expected {
+                assert!((sum / samples - expected).abs() <= 1e-15, "{}", case.name);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How `NumPy` arrays of any layout become rows that the core reads in place.
 
-use flyball_core::meters::{Half, Logit, Rows};
+use flyball_core::meters::{Half, Logit, NonFinite, Rows};
 use numpy::ndarray::{ArrayView2, Axis};
 use numpy::{
     PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods,
@@ -173,5 +173,40 @@ pub(crate) fn half_named(name: &str) -> PyResult<Half> {
         _ => Err(invalid(format!(
             "`half` is `{name}`: pass `float16` or `bfloat16`"
         ))),
+    }
+}
+
+/// Does something with rows of floats of any of the types that a meter takes, looked at in place: `half` names the
+/// type of those that come as uint16.
+macro_rules! with_rows {
+    ($values:expr, $half:expr, $name:literal, |$rows:ident| $read:expr) => {
+        match $half {
+            Some(half) => {
+                let values = $crate::arrays::floats::<u16>($values, $name)?;
+                let half = $crate::arrays::half_named(half)?;
+                let $rows = &$crate::arrays::StridedHalf::new(&values, half, $name)?;
+                $read
+            }
+            None if $values.cast::<numpy::PyArray2<f32>>().is_ok() => {
+                let values = $crate::arrays::floats::<f32>($values, $name)?;
+                let $rows = &$crate::arrays::Strided::new(&values, $name)?;
+                $read
+            }
+            None => {
+                let values = $crate::arrays::floats::<f64>($values, $name)?;
+                let $rows = &$crate::arrays::Strided::new(&values, $name)?;
+                $read
+            }
+        }
+    };
+}
+pub(crate) use with_rows;
+
+/// What to do with a row that holds NaN or an infinity.
+pub(crate) fn policy(leave_out: bool) -> NonFinite {
+    if leave_out {
+        NonFinite::LeaveOut
+    } else {
+        NonFinite::Refuse
     }
 }

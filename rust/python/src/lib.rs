@@ -4,6 +4,7 @@ mod arrays;
 mod dlpack;
 mod error;
 mod meters;
+mod multi_label;
 mod norm;
 mod ranking;
 mod resample;
@@ -21,6 +22,8 @@ mod _native {
 
     #[pymodule_export]
     use crate::meters::Classification;
+    #[pymodule_export]
+    use crate::multi_label::MultiLabel;
     #[pymodule_export]
     use crate::norm::Norm;
     #[pymodule_export]

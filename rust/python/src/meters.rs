@@ -6,7 +6,7 @@ use flyball_core::meters::{self, Bin, ClassificationState, NonFinite, Outcome, R
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pyo3::prelude::*;
 
-use crate::arrays::{Strided, StridedHalf, borrowed, floats, half_named, integers, not_contiguous};
+use crate::arrays::{borrowed, integers, not_contiguous, policy, with_rows};
 use crate::error::{invalid, refused};
 
 /// From this many logits on, other threads may run while a batch is read.
@@ -105,26 +105,9 @@ impl Classification {
         let py = logits.py();
         let targets = integers(targets, "targets")?;
         let targets = targets.as_slice().map_err(|_| not_contiguous("targets"))?;
-        let policy = if leave_out {
-            NonFinite::LeaveOut
-        } else {
-            NonFinite::Refuse
-        };
-        match half {
-            Some(name) => {
-                let logits = floats::<u16>(logits, "logits")?;
-                let rows = StridedHalf::new(&logits, half_named(name)?, "logits")?;
-                self.read(py, &rows, targets, policy)
-            }
-            None if logits.cast::<PyArray2<f32>>().is_ok() => {
-                let logits = floats::<f32>(logits, "logits")?;
-                self.read(py, &Strided::new(&logits, "logits")?, targets, policy)
-            }
-            None => {
-                let logits = floats::<f64>(logits, "logits")?;
-                self.read(py, &Strided::new(&logits, "logits")?, targets, policy)
-            }
-        }
+        let policy = policy(leave_out);
+        with_rows!(logits, half, "logits", |rows| self
+            .read(py, rows, targets, policy))
     }
 
     /// Add rows that were read elsewhere: an int64 array with the columns target, prediction and

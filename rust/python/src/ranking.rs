@@ -6,7 +6,7 @@ use flyball_core::meters::{self, Labels, NonFinite, Ranked, Rows, Scale};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use crate::arrays::{Strided, StridedHalf, borrowed, floats, half_named, not_contiguous};
+use crate::arrays::{borrowed, not_contiguous, policy, with_rows};
 use crate::error::{invalid, refused};
 
 /// Positives, negatives, AUROC with its bound and variance, average precision with its bound.
@@ -104,26 +104,9 @@ impl Ranking {
         half: Option<&str>,
         leave_out: bool,
     ) -> PyResult<()> {
-        let policy = if leave_out {
-            NonFinite::LeaveOut
-        } else {
-            NonFinite::Refuse
-        };
-        match half {
-            Some(name) => {
-                let scores = floats::<u16>(scores, "scores")?;
-                let rows = StridedHalf::new(&scores, half_named(name)?, "scores")?;
-                self.read(&rows, labels, policy)
-            }
-            None if scores.cast::<PyArray2<f32>>().is_ok() => {
-                let scores = floats::<f32>(scores, "scores")?;
-                self.read(&Strided::new(&scores, "scores")?, labels, policy)
-            }
-            None => {
-                let scores = floats::<f64>(scores, "scores")?;
-                self.read(&Strided::new(&scores, "scores")?, labels, policy)
-            }
-        }
+        let policy = policy(leave_out);
+        with_rows!(scores, half, "scores", |rows| self
+            .read(rows, labels, policy))
     }
 
     /// Add everything that `other` has seen.

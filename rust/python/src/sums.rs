@@ -3,10 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flyball_core::meters::{self, NonFinite, Rows, add_products};
-use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 
-use crate::arrays::{Strided, StridedHalf, borrowed, floats, half_named, integers, not_contiguous};
+use crate::arrays::{borrowed, integers, not_contiguous, policy, with_rows};
 use crate::error::refused;
 
 /// A sum of float64 without rounding.
@@ -134,37 +134,12 @@ impl Text {
         ignored: Option<i64>,
         leave_out: bool,
     ) -> PyResult<()> {
-        let policy = if leave_out {
-            NonFinite::LeaveOut
-        } else {
-            NonFinite::Refuse
-        };
+        let policy = policy(leave_out);
         let targets = integers(targets, "targets")?;
         let targets = targets.as_slice().map_err(|_| not_contiguous("targets"))?;
         let py = logits.py();
-        if let Some(name) = half {
-            let logits = floats::<u16>(logits, "logits")?;
-            let rows = StridedHalf::new(&logits, half_named(name)?, "logits")?;
-            self.read(py, &rows, targets, ignored, policy)
-        } else if logits.cast::<PyArray2<f32>>().is_ok() {
-            let logits = floats::<f32>(logits, "logits")?;
-            self.read(
-                py,
-                &Strided::new(&logits, "logits")?,
-                targets,
-                ignored,
-                policy,
-            )
-        } else {
-            let logits = floats::<f64>(logits, "logits")?;
-            self.read(
-                py,
-                &Strided::new(&logits, "logits")?,
-                targets,
-                ignored,
-                policy,
-            )
-        }
+        with_rows!(logits, half, "logits", |rows| self
+            .read(py, rows, targets, ignored, policy))
     }
 
     /// Add everything that `other` has seen.

@@ -26,6 +26,10 @@ pub trait Logit: sealed::Sealed + Copy + PartialOrd + Into<f64> + Send + Sync {
     /// Zero.
     const ZERO: Self;
 
+    /// The largest value that is at most `value`, which is not NaN.
+    #[must_use]
+    fn floor(value: f64) -> Self;
+
     /// exp(`self` - `max`) for `self` <= `max`.
     #[must_use]
     fn exp_to_f64(self, max: Self) -> f64;
@@ -65,6 +69,16 @@ impl Logit for f32 {
     const LOWEST: Self = Self::NEG_INFINITY;
     const ZERO: Self = 0.0;
 
+    #[allow(clippy::cast_possible_truncation, reason = "rounded down after it")]
+    fn floor(value: f64) -> Self {
+        let near = value as Self;
+        if f64::from(near) > value {
+            near.next_down()
+        } else {
+            near
+        }
+    }
+
     #[inline(always)]
     fn exp_to_f64(self, max: Self) -> f64 {
         f64::from(exp_nonpositive(self - max))
@@ -99,6 +113,10 @@ impl Logit for f64 {
     const LIMIT: Self = 1e140;
     const LOWEST: Self = Self::NEG_INFINITY;
     const ZERO: Self = 0.0;
+
+    fn floor(value: f64) -> Self {
+        value
+    }
 
     #[inline(always)]
     fn exp_to_f64(self, max: Self) -> f64 {
