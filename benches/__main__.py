@@ -14,7 +14,6 @@ NAMES = (
     "classification",
     "governor",
     "import_time",
-    "multi_label",
     "objective",
     "ranking",
     "scan",
