@@ -167,6 +167,14 @@ class _Weighted:
             weight *= schedule.at(step.step, step.steps)
         return weight
 
+    def value(self, model: Any, batch: Batch, step: StepContext) -> tuple[torch.Tensor, Mapping[str, Any]]:
+        """Return the term's value, which is one number, and what else it measured."""
+        value = self.term.forward(model, batch, step)
+        raw, measured = value if isinstance(value, tuple) else (value, _NOTHING)
+        if not isinstance(raw, torch.Tensor) or raw.dim():  # type: ignore[redundant-expr]
+            raise _no_number(self, raw)
+        return raw, measured
+
     def __repr__(self) -> str:
         before: list[object] = [self.factor] if self.factor != 1.0 else []
         before += self.schedules
@@ -205,6 +213,9 @@ class Objective(nn.Module):
                 entry.dynamic.join(entry.name)
         self._entries = entries
         self._preparing = tuple(entry for entry in entries if type(entry.term).prepare is not Term.prepare)
+        # Most objectives are one term as it is, and then nothing has to be weighed.
+        plain = len(entries) == 1 and entries[0].constant == 1.0 and entries[0].dynamic is None
+        self._alone = entries[0] if plain and not self._preparing else None
         self.terms = nn.ModuleDict({entry.name: entry.term for entry in entries})
         self.weights = nn.ModuleDict(
             {
@@ -261,6 +272,10 @@ class Objective(nn.Module):
         if type(batch) is not Batch:
             batch = read(batch)
         context = StepContext(model, batch, step=step, steps=steps, epoch=epoch, training=training)
+        if self._alone is not None:
+            raw, measured = self._alone.value(model, batch, context)
+            part = Part(self._alone.name, raw, 1.0, raw, measured)
+            return Outcome(raw, (part,), context.forwarded(), context.checks)
         for entry in self._preparing:
             if entry.at(context) != 0.0:
                 entry.term.prepare(context)
@@ -271,10 +286,7 @@ class Objective(nn.Module):
             if weight == 0.0:
                 parts.append(Part(entry.name, None, 0.0, None, _NOTHING))
                 continue
-            value = entry.term.forward(model, batch, context)
-            raw, measured = value if isinstance(value, tuple) else (value, _NOTHING)
-            if not isinstance(raw, torch.Tensor) or raw.dim():  # type: ignore[redundant-expr]
-                raise _no_number(entry, raw)
+            raw, measured = entry.value(model, batch, context)
             weighted = raw
             if entry.dynamic is not None:
                 weighted, found = entry.dynamic.weigh(entry.name, raw, context)

@@ -52,7 +52,7 @@ class StepContext:
         self.training = training
         self._shared: dict[Hashable, Any] = {}
         self._layers: set[int] | None = None
-        self._checks: list[Check] = []
+        self._checks: list[Check] | None = None  # few steps have any
 
     @property
     def outputs(self) -> Any:
@@ -91,7 +91,7 @@ class StepContext:
     @property
     def checks(self) -> tuple[Check, ...]:
         """What was looked at on the device, and can be read when somebody waits for the device anyway."""
-        return tuple(self._checks)
+        return () if self._checks is None else tuple(self._checks)
 
     def share(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what another term has computed under this key, or compute it.
@@ -111,7 +111,7 @@ class StepContext:
 
     def check(self, broken: torch.Tensor, explain: Callable[[], Exception]) -> None:
         """Note that something is wrong where `broken` is true; it is read by `Outcome.verify`, not now."""
-        self._checks.append((broken, explain))
+        self._checks = [*(self._checks or ()), (broken, explain)]
 
 
 Check = tuple["torch.Tensor", "Callable[[], Exception]"]

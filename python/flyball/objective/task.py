@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from flyball import outputs
 from flyball.errors import ConfigError, InputError
@@ -47,6 +48,7 @@ _HALF = (torch.float16, torch.bfloat16)
 _INDICES = ("cross-entropy", "focal", "language")
 _SUM_TOLERANCE = 1e-2  # probabilities may have been rounded to half precision
 _SHOWN = 8
+_FEW = 64
 
 
 class Task(Term):
@@ -109,6 +111,7 @@ class Task(Term):
         self.smoothing, self.smooth_soft_targets = smoothing, smooth_soft_targets
         self.ignore_index, self.delta, self.shift = ignore_index, delta, shift
         self.gamma = (2.0 if loss == "focal" else 0.0) if gamma is None else float(gamma)
+        self._plain = loss == "cross-entropy" and class_weight is None and output is None
         for name, value in (("class_weight", class_weight), ("pos_weight", pos_weight)):
             if value is None:
                 setattr(self, name, None)  # a buffer that is None would be looked up slowly at every step
@@ -122,6 +125,15 @@ class Task(Term):
             InputError: Scores and targets do not fit each other; the message says how.
         """
         scores, targets = self.scores(step.outputs), batch.targets
+        if self._plain and _usual(scores, targets) and batch.weight is None and batch.mask is None:
+            try:  # what nearly every step is, in one call
+                return functional.cross_entropy(
+                    scores, targets, ignore_index=self.ignore_index, label_smoothing=self.smoothing
+                )
+            except (IndexError, RuntimeError, ValueError) as error:
+                if (found := labels.trouble(scores, targets, ignore_index=self.ignore_index)) is not None:
+                    raise found from error
+                raise
         if not isinstance(targets, torch.Tensor):
             raise self._no_targets(targets)
         if scores.dtype in _HALF:
@@ -164,6 +176,9 @@ class Task(Term):
     def count(self, batch: Batch) -> float | torch.Tensor:
         """Return how many samples or tokens the loss is the mean of, each as often as its weight says."""
         targets: Any = batch.targets
+        if self._plain and batch.weight is None and batch.mask is None and _few(targets):
+            indices: list[int] = targets.tolist()
+            return len(indices) - indices.count(self.ignore_index)
         counts = losses.counted(batch.weight, batch.mask)
         if not isinstance(targets, torch.Tensor):
             return batch.samples
@@ -333,6 +348,28 @@ def _check(loss: object, said: Mapping[str, Any]) -> None:
 
 def _below(high: float) -> str:
     return "" if high == math.inf else f", and below {high:g}"
+
+
+def _few(targets: Any) -> bool:
+    """Whether these are class indices, few enough that counting in Python is faster than calling for it."""
+    return (
+        type(targets) is torch.Tensor
+        and targets.dtype is torch.int64
+        and targets.dim() == 1
+        and targets.is_cpu
+        and len(targets) <= _FEW
+    )
+
+
+def _usual(scores: torch.Tensor, targets: Any) -> bool:
+    """Whether scores are float32, on the CPU, and targets the indices of classes."""
+    return (
+        type(targets) is torch.Tensor
+        and targets.dtype is torch.int64
+        and scores.dtype is torch.float32
+        and targets.is_cpu
+        and scores.is_cpu
+    )
 
 
 def _same_shape(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

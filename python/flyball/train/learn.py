@@ -114,6 +114,9 @@ class Learner:
 
     def __call__(self, group: Iterable[Any], where: Where) -> Learned | None:
         """Leave the gradients of a group; None if it is left out: for want of memory, or as nothing in it counts."""
+        if self._size == 1 and self._on_oom == "raise":
+            (batch,) = group
+            return self._learn_one(read_batch(batch), where)
         if self._on_oom == "raise":
             return self._learn(map(read_batch, group), self._size, where)
         again = list(map(read_batch, group))
@@ -131,6 +134,16 @@ class Learner:
                 return None
             _LOG.warning("step %d: out of memory (%s); its batches are halved", where.step + 1, said)
             again = halves
+
+    def _learn_one(self, batch: Batch, where: Where) -> Learned | None:
+        """Leave the gradients of one batch, which needs no weight among others."""
+        weight = self._count(batch)
+        if not weight:
+            return self._nothing(where)
+        outcome = self._measure(batch.to(self._device), where)
+        loss = outcome.loss
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        return Learned(loss.detach(), weight, outcome)
 
     def _learn(self, batches: Iterable[Batch], size: int, where: Where) -> Learned | None:
         """Weight each batch as if all of the group were like the first, and put that right where they were not.
@@ -151,13 +164,16 @@ class Learner:
             so_far = loss.detach() if learned is None else learned.loss + loss.detach()
             learned = Learned(so_far, total, outcome)
         if learned is None:
-            _LOG.error("step %d: no sample, or token, of its batches counts; they are left out", where.step + 1)
-            return None
+            return self._nothing(where)
         if total != whole:
             gradients = [p.grad for module in self._modules for p in module.parameters() if p.grad is not None]
             torch._foreach_mul_(gradients, whole / total)
             learned = learned._replace(loss=learned.loss * (whole / total))
         return learned
+
+    @staticmethod
+    def _nothing(where: Where) -> None:
+        _LOG.error("step %d: no sample, or token, of its batches counts; they are left out", where.step + 1)
 
     def _measure(self, batch: Batch, where: Where) -> Outcome:
         step, steps, epoch = where
