@@ -1,6 +1,7 @@
 """The scanner is Python's `re` with IGNORECASE: on generated pairs, and on every code point.
 
-`FLYBALL_PAIRS=10000000 python -m pytest tests/scan/test_oracle.py` runs as many (pattern, text) pairs.
+`FLYBALL_PAIRS=10000000 python -m pytest tests/scan/test_oracle.py` runs as many (pattern, text) pairs; `FLYBALL_SEED`
+makes them others. The round that a failure names is run again alone with `-k "python[17]"`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -53,6 +57,46 @@ def rules_of(chance: random.Random) -> dict[str, re.Pattern[str]]:
     return found
 
 
+class TakesForEverError(Exception):
+    """Python has spent its time on one text."""
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """End what takes more of the processor, where the system can."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise TakesForEverError
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def of_python(rules: dict[str, re.Pattern[str]], text: str) -> set[tuple[str, int, int]]:
+    """What Python finds; a rule on which it backtracks for ever is dropped from the rules."""
+    while True:
+        wanted = set()
+        source = ""
+        try:
+            with at_most(1.0):
+                for source, python in rules.items():
+                    # In a long text a rule may match more often than is listed.
+                    for match in islice(python.finditer(text), _native.FINDINGS):
+                        wanted.add((source, *match.span()))
+        except TakesForEverError:
+            del rules[source]
+        else:
+            return wanted
+
+
 @pytest.mark.parametrize("turn", range(max(1, PAIRS // (RULES * TEXTS))))
 def test_rules_and_spans_are_those_of_python(turn: int) -> None:
     chance = random.Random(SEED * 1_000_003 + turn)
@@ -62,18 +106,15 @@ def test_rules_and_spans_are_those_of_python(turn: int) -> None:
     texts = [text(chance, words) for _ in range(TEXTS)]
     batch = scanner.scan_batch(texts, threads=1)
     names = list(rules)
-    for place, (one, report) in enumerate(zip(texts, batch, strict=True)):
-        # In a long text a rule may match more often than is listed.
-        wanted = {
-            (source, *match.span())
-            for source, python in rules.items()
-            for match in islice(python.finditer(one), _native.FINDINGS)
-        }
-        found = {(finding.rule_id, finding.start, finding.end) for finding in report.findings}
+    for place, one in enumerate(texts):
+        wanted = of_python(rules, one)
+        found = {(finding.rule_id, finding.start, finding.end) for finding in batch[place].findings}
+        found = {finding for finding in found if finding[0] in rules}
         assert found == wanted, (ascii(one), found ^ wanted)
         ids = {names[rule] for rule in batch.rules[batch.offsets[place] : batch.offsets[place + 1]]}
-        assert ids == {source for source, *_ in wanted}, (ascii(one), ids)
-        assert scanner.flagged(one) == bool(wanted)
+        assert ids & rules.keys() == {source for source, *_ in wanted}, (ascii(one), ids)
+        assert scanner.flagged(one) == bool(ids)
+    assert len(rules) > RULES // 2
 
 
 CLASSES = (
