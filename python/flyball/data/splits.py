@@ -128,5 +128,50 @@ def stratified(
     )
 
 
+def held_out(
+    train: tuple[NDArray[Any], NDArray[np.int64]],
+    test: tuple[NDArray[Any], NDArray[np.int64]],
+    *,
+    validation: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """Cut a validation part out of data that come with a test set of their own.
+
+    The same seed gives the same cut on every machine; classes keep their proportions. The test set is not touched.
+
+    Args:
+        train: Inputs and labels to cut.
+        test: Inputs and labels of the test set.
+        validation: The share of `train` for validation.
+        seed: Decides which sample goes where.
+
+    Raises:
+        InputError: The share leaves a part without a sample of a class.
+    """
+    inputs, labels = train
+    if not 0 < validation < 1:
+        raise InputError(f"`validation` is {validation}: it must be above 0 and below 1")
+    raw = np.random.PCG64(seed).random_raw
+    kept: list[NDArray[np.int64]] = []
+    chosen: list[NDArray[np.int64]] = []
+    for label in np.unique(labels):
+        members = _shuffled(np.flatnonzero(labels == label), raw)
+        if len(members) < 2:
+            raise InputError(
+                f"class {label} has {len(members)} sample: it needs 2, one to train on and one to validate"
+            )
+        count = min(max(1, round(validation * len(members))), len(members) - 1)
+        chosen.append(members[:count])
+        kept.append(members[count:])
+    if not kept:
+        raise InputError("`train` has no samples: there is nothing to cut")
+    rest, out = (_shuffled(np.concatenate(part), raw) for part in (kept, chosen))
+    return Splits(
+        Split("train", inputs[rest], labels[rest]),
+        Split("validation", inputs[out], labels[out]),
+        Split("test", *test),
+    )
+
+
 def _shuffled(indices: NDArray[np.int64], raw: Callable[[int], NDArray[np.uint64]]) -> NDArray[np.int64]:
     return indices[np.argsort(raw(len(indices)), kind="stable")]
