@@ -243,9 +243,12 @@ class Scanner:
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16], list[int]]:
         """Scan a list or tuple of texts: offsets and rules of each, and which of them are blank."""
     def column(
-        self, data: object, /, *, column: str | None, threads: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_]]:
-        """Scan a column of Arrow: offsets and rules of each row, and which rows are null."""
+        self, data: object, /, *, column: str | None, threads: int, first: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], list[int]]:
+        """Scan a column of Arrow: offsets and rules of each row, which rows are null, and which are not UTF-8.
+
+        Rows, and errors, are counted from `first`.
+        """
 
 def snapshot_gather(
     arena: NDArray[np.uint8],

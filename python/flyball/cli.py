@@ -97,7 +97,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="find the rules of a pack in text files, Parquet files, or what is piped in",
         description="Scan the lines of text files, or a column of Parquet files, in constant memory, and print what "
-        "was found. The exit code is 0 if nothing was found and 3 if something was.",
+        "was found. The exit code is 0 if nothing was found, 3 if something was, 1 if a file could not be read to its "
+        "end (the others are scanned all the same), and 2 for wrong use.",
     )
     scan.add_argument("paths", nargs="*", metavar="FILE", help="a text file, a .parquet file, or - for standard input")
     scan.add_argument("--pack", default="default", help="the name of a pack, or a TOML file (default: default)")
@@ -159,7 +160,10 @@ def _demo(options: argparse.Namespace) -> int:
 def _scan(options: argparse.Namespace) -> int:
     from flyball.scan.command import run
 
-    return FOUND if run(options) else FINE
+    outcome = run(options)
+    if outcome.failed:
+        return FAILED  # what was not read may hold anything
+    return FOUND if outcome.found else FINE
 
 
 def _accuracy(result: ClassificationResult | None) -> str:

@@ -24,6 +24,10 @@ class InputTypeError(FlyballError, TypeError):
     """An argument is of a type that cannot be read."""
 
 
+class MalformedTextWarning(UserWarning):
+    """Some text is not UTF-8: it was scanned, but what stands at such bytes is not known."""
+
+
 class PackError(ConfigError):
     """A rule pack cannot be read: the message names the file, the line, the rule, and what to write instead."""
 

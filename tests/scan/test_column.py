@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
-from flyball.errors import InputError, InputTypeError, MissingExtraError
+from flyball.errors import InputError, InputTypeError, MalformedTextWarning, MissingExtraError
 from flyball.scan import Pack, Scanner
+from scan.interrupts import interrupted_after
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
@@ -82,10 +84,25 @@ def test_a_long_text_in_a_column_is_named() -> None:
     ]
 
 
-def test_bytes_that_are_no_text_are_scanned_around() -> None:
-    data = pa.py_buffer(b"\xff\xfe kill")
-    array = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 7], np.int32)), data)
-    check(array, [["kill"]])
+def malformed(kind: Any) -> Any:
+    """Texts of which Arrow does not know that they are no UTF-8."""
+    return pa.array([b"clean", None, b"\xff\xfe kill", b"ki\xe9ll", b"rob \xc3"], pa.binary()).cast(
+        pa.large_binary() if kind == pa.large_string() else pa.binary()
+    ).view(kind)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_bytes_that_are_no_text_are_scanned_around_and_told(kind: Any) -> None:
+    wanted = [[], None, ["kill"], [], ["word"]]
+    with pytest.warns(MalformedTextWarning, match="3 of 5 rows are not UTF-8, the first is row 2: such bytes were"):
+        check(malformed(kind), wanted)
+    twice = pa.chunked_array([malformed(kind).slice(0, 2), malformed(kind)])
+    with pytest.warns(MalformedTextWarning, match="3 of 7 rows are not UTF-8, the first is row 4"):
+        check(twice, wanted[:2] + wanted)
+    behind = pa.DictionaryArray.from_arrays(pa.array([0, 2, 2, None, 4], pa.int8()), malformed(kind))
+    with pytest.warns(MalformedTextWarning, match="3 of 5 rows are not UTF-8, the first is row 1"):
+        check(behind, [[], ["kill"], ["kill"], None, ["word"]])
+    check(malformed(kind).slice(0, 2), wanted[:2])
 
 
 @pytest.mark.parametrize("offsets", [[0, 5, 2], [4, 3, 8]])
@@ -93,6 +110,33 @@ def test_offsets_that_make_no_sense_are_an_error(offsets: list[int]) -> None:
     array = pa.StringArray.from_buffers(2, pa.py_buffer(np.array(offsets, np.int32)), pa.py_buffer(b"abcdefgh"))
     with pytest.raises(InputError, match="does not follow Arrow's C data interface"):
         SCANNER.scan_column(array)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send a signal")
+@pytest.mark.parametrize("chunks", [1, 50])
+def test_a_signal_ends_a_column_that_takes_long(chunks: int) -> None:
+    slow = Scanner(
+        Pack.from_rules([{"id": str(n), "category": "c", "pattern": f"[a-z]{{{n},}}[0-9]"} for n in range(9, 60)])
+    )
+    whole = pa.array(["letters and words " * 2000] * 2000)  # would take minutes
+    size = len(whole) // chunks
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.1):
+        slow.scan_column(pa.chunked_array([whole.slice(place * size, size) for place in range(chunks)]), threads=1)
+    assert slow.scan_column(pa.array(["abcdefghijk1"])).column("flagged").to_pylist() == [True]
+
+
+def test_a_column_that_is_not_there_or_is_null_is_an_error_and_not_a_crash() -> None:
+    class Lies:
+        """Gives out capsules that hold something else."""
+
+        def __arrow_c_array__(self) -> object:
+            return pa.array(["x"]).__arrow_c_array__()[::-1]
+
+        def __arrow_c_stream__(self) -> object:
+            return 3
+
+    with pytest.raises((ValueError, TypeError)):
+        SCANNER.scan_column(Lies())
 
 
 def test_a_producer_that_fails_is_reported() -> None:

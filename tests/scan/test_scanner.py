@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from flyball.errors import InputError, InputTypeError
 from flyball.scan import Pack, Scanner
+from scan.interrupts import interrupted_after
 
 PACK = Pack.from_rules([
     {"id": "kill", "category": "violence", "severity": "high", "pattern": r"\bkill(?:s|ing)?\b"},
@@ -151,6 +153,44 @@ def test_a_batch_of_nothing_is_empty() -> None:
             batch[0]
 
 
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="this NumPy has no StringDType: it came with 2.0")
+def test_an_array_of_numpys_strings_of_any_length_is_a_batch() -> None:
+    texts = [text for text in TEXTS if text.isprintable()] * 2000
+    array = np.array(texts, np.dtypes.StringDType())
+    batch, wanted = SCANNER.scan_batch(array), SCANNER.scan_batch(texts)
+    assert np.array_equal(batch.offsets, wanted.offsets)
+    assert np.array_equal(batch.rules, wanted.rules)
+    assert SCANNER.scan_batch(array[::-2]).flagged_indices.tolist() == (
+        SCANNER.scan_batch(texts[::-2]).flagged_indices.tolist()
+    )
+    missing = np.array(["kill", None], np.dtypes.StringDType(na_object=None))
+    with pytest.raises(InputTypeError, match=r"`texts\[1\]` is of type `NoneType`"):
+        SCANNER.scan_batch(missing)
+
+
+def test_a_generator_that_fails_fails_as_it_does() -> None:
+    def texts() -> Iterator[str]:
+        yield "kill"
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        SCANNER.scan_batch(texts())
+
+
+@pytest.mark.parametrize("pack", [3, None, b"x", ["default"], {"id": "a"}])
+def test_what_is_no_pack_is_refused_by_its_type(pack: object) -> None:
+    with pytest.raises(InputTypeError, match=f"`pack` is of type `{type(pack).__name__}`: pass a `Pack`, a path, or"):
+        Scanner(pack)  # type: ignore[arg-type]
+
+
+def test_a_scanner_works_in_a_process_that_was_started_afresh() -> None:
+    """As `multiprocessing` has it with `spawn`: nothing comes along but the pickle."""
+    texts = TEXTS * 10
+    wanted = [report.flagged for report in SCANNER.scan_batch(texts)]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(SCANNER.flagged, texts) == wanted
+
+
 def test_a_scanner_survives_a_pickle_with_its_options() -> None:
     twin = pickle.loads(pickle.dumps(Scanner(PACK, max_chars=99, on_long="window")))  # noqa: S301 -- our own
     assert twin.pack == PACK
@@ -189,18 +229,8 @@ def test_a_signal_ends_a_scan_that_takes_long(threads: int) -> None:
         Pack.from_rules([{"id": str(n), "category": "c", "pattern": f"[a-z]{{{n},}}[0-9]"} for n in range(9, 60)])
     )
     texts = ["letters and words " * 2000] * 2000  # would take minutes
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(KeyboardInterrupt):
-            slow.scan_batch(texts, threads)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.1):
+        slow.scan_batch(texts, threads)
     assert slow.flagged("abcdefghijk1")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from flyball.errors import MissingExtraError
+from flyball.errors import MalformedTextWarning, MissingExtraError
 from flyball.scan.report import SEVERITIES
 
 if TYPE_CHECKING:
@@ -29,7 +30,14 @@ def scan_column(
 ) -> pa.Table:
     """Scan a column, and put flags, severities and rules beside each other."""
     require_pyarrow("the result of a column")
-    offsets, found, nulls = scanner.column(data, column=column, threads=threads)
+    offsets, found, nulls, malformed = scanner.column(data, column=column, threads=threads)
+    if malformed:
+        warnings.warn(
+            f"{len(malformed)} of {len(nulls)} rows are not UTF-8, the first is row {malformed[0]}: such bytes were "
+            "scanned around; decode the column with what it was written in",
+            MalformedTextWarning,
+            stacklevel=3,
+        )
     return _table(offsets, found, nulls, rules)
 
 

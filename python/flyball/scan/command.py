@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from flyball.errors import ConfigError, InputError
 from flyball.files import write_whole
 from flyball.scan.column import require_pyarrow
-from flyball.scan.file import Line, scan_file
+from flyball.scan.file import FileScan, Line, scan_file
 from flyball.scan.scanner import Scanner, available_threads
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flyball.scan.report import Finding
 
@@ -23,33 +26,100 @@ if TYPE_CHECKING:
 PATIENCE = 2.0
 
 
-def run(options: argparse.Namespace) -> bool:
-    """Scan every file, and say whether anything was found."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a scan of files ended.
+
+    Attributes:
+        found: Whether anything was found.
+        failed: How many of the files could not be read to their end.
+    """
+
+    found: bool
+    failed: int
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Scan every file; one that cannot be read is told, and does not keep the others from being scanned."""
     scanner = Scanner(options.pack, on_long="window")
-    threads = options.threads or available_threads()
+    threads, names = _checked(options)
     rows: list[dict[str, Any]] | None = [] if options.parquet else None
-    if rows is not None:
-        require_pyarrow("findings as Parquet")
-    flagged = scanned = 0
+    flagged = scanned = malformed = failed = 0
     progress = _Progress()
-    for name in options.paths or ["-"]:
-        source: Path | IO[bytes] = sys.stdin.buffer if name == "-" else Path(name)
-        lines = scan_file(scanner, source, options.column, threads, progress=progress.of(name))
-        for line in lines:
-            if rows is not None:
-                rows += _rows(name, line)
-            elif options.format == "jsonl":
-                _print(json.dumps({"file": name, "line": line.number, **line.report.to_dict()}))
-            else:
-                for finding in line.report.findings:
-                    _print(f"{name}:{line.number}: {_described(finding)}")
-        flagged += lines.flagged
-        scanned += lines.scanned
-    progress.done()
-    if rows is not None:
-        _write(options.parquet, rows)
-    sys.stderr.write(f"{flagged} of {scanned} lines flagged by {scanner.pack.name} {scanner.pack.version}\n")
-    return flagged > 0
+    try:
+        for name in names:
+            source: Path | IO[bytes] = sys.stdin.buffer if name == "-" else Path(name)
+            column = options.column if name.endswith(".parquet") else None
+            lines = scan_file(scanner, source, column, threads, progress=progress.of(name))
+            try:
+                for line in _read(lines):
+                    if rows is not None:
+                        rows += _rows(name, line)
+                    else:
+                        _tell(name, line, options.format)
+            except _UnreadableError as unreadable:
+                failed += 1
+                progress.done()
+                sys.stdout.flush()
+                sys.stderr.write(_refusal(name, unreadable.reason, traced=options.traceback))
+            flagged += lines.flagged
+            scanned += lines.scanned
+            malformed += lines.malformed
+    finally:
+        # What was found is not lost, even if the user ends it.
+        progress.done()
+        if rows is not None:
+            _write(options.parquet, rows)
+    said = f"{flagged} of {scanned} lines flagged by {scanner.pack.name} {scanner.pack.version}"
+    if malformed:
+        said += f"; {malformed} hold bytes that are no UTF-8, which were scanned around"
+    if failed:
+        said += f"; {failed} of {len(names)} files could not be read to their end"
+    sys.stderr.write(said + "\n")
+    return Outcome(flagged > 0, failed)
+
+
+def _checked(options: argparse.Namespace) -> tuple[int, list[str]]:
+    threads = available_threads() if options.threads is None else options.threads
+    if threads < 1:
+        raise ConfigError(f"`--threads` is {threads}: it must be 1 or more")
+    names = options.paths or ["-"]
+    if options.column is not None and not any(name.endswith(".parquet") for name in names):
+        raise ConfigError(f"`--column` is `{options.column}`, but only a Parquet file has columns: leave it out")
+    if options.parquet:
+        require_pyarrow("findings as Parquet")
+    return threads, names
+
+
+class _UnreadableError(Exception):
+    """A file cannot be read on; unlike an error of standard output, it does not end the scan."""
+
+    def __init__(self, reason: InputError | OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _read(lines: FileScan) -> Iterator[Line]:
+    try:
+        yield from lines
+    except (InputError, OSError) as error:
+        raise _UnreadableError(error) from error
+
+
+def _refusal(name: str, reason: Exception, *, traced: bool) -> str:
+    if traced:
+        return "".join(traceback.format_exception(reason))
+    # What the system says of a file that cannot be opened has its name already.
+    named = "" if name in str(reason) else f"{name}: "
+    return f"error: {named}{reason}\n"
+
+
+def _tell(name: str, line: Line, form: str) -> None:
+    if form == "jsonl":
+        _print(json.dumps({"file": name, "line": line.number, **line.report.to_dict()}))
+        return
+    for finding in line.report.findings:
+        _print(f"{name}:{line.number}: {_described(finding)}")
 
 
 def _described(finding: Finding) -> str:
@@ -109,3 +179,4 @@ class _Progress:
         """Clear the line."""
         if self._shown:
             sys.stderr.write("\r\033[K")
+            self._shown = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from flyball import _native
 from flyball._native import Pack
-from flyball.errors import InputError, PackError
+from flyball.errors import InputError, InputTypeError, PackError
 from flyball.scan.batch import Batch, scan_all
 from flyball.scan.column import scan_column
 from flyball.scan.file import FileScan, scan_file
@@ -43,6 +43,8 @@ class Scanner(_native.Scanner):
 
     Raises:
         PackError: The pack cannot be read.
+        InputError: An option has a value that means nothing.
+        InputTypeError: `pack` is none of these.
     """
 
     __slots__ = ("_options",)
@@ -62,6 +64,8 @@ class Scanner(_native.Scanner):
         if max_chars < 16:
             raise InputError(f"`max_chars` is {max_chars}: it must be 16 or more")
         if not isinstance(pack, Pack):
+            if not isinstance(pack, str | os.PathLike):
+                raise InputTypeError(f"`pack` is of type `{type(pack).__name__}`: pass a `Pack`, a path, or a name")
             pack = Pack.load(_path_of(pack))
         report = partial(_report, pack.rules)
         self = super().__new__(cls, pack, max_chars, on_long == "window", normalise, CLEAN, BLANK, report)
@@ -108,8 +112,12 @@ class Scanner(_native.Scanner):
         Returns:
             A table with `flagged`, `severity` (the worst) and `rules` (their ids); all of them null where the text is.
 
+        Warns:
+            MalformedTextWarning: Some rows are not UTF-8, which Arrow does not check; those bytes are scanned around.
+
         Raises:
             InputTypeError: It is no column of text.
+            InputError: A text is longer than `max_chars`; or the producer fails, or does not keep to Arrow's interface.
             MissingExtraError: pyarrow is not installed.
         """
         return scan_column(self, self.pack.rules, data, column, _threads(threads))
@@ -122,7 +130,8 @@ class Scanner(_native.Scanner):
         The file is read piece by piece, as far as one iterates, so it may be larger than memory.
 
         Args:
-            path: A file whose name ends in `.parquet`, or a text file in UTF-8. Other bytes are scanned around.
+            path: A file whose name ends in `.parquet`, or a text file in UTF-8. Other bytes are scanned around, and
+                `FileScan.malformed` counts the lines that have some.
             column: The column of a Parquet file; needed if it has several of text.
             threads: As for `scan_batch`.
 

@@ -30,11 +30,12 @@ type Rows<'py> = (
     Vec<usize>,
 );
 
-/// Offsets, rules, and whether a row is null.
+/// Offsets, rules, whether a row is null, and the rows that are not UTF-8.
 type Column<'py> = (
     Bound<'py, PyArray1<i64>>,
     Bound<'py, PyArray1<u16>>,
     Bound<'py, PyArray1<bool>>,
+    Vec<usize>,
 );
 
 /// A pack ready to scan. `clean` and `blank` are returned for texts with nothing to say; `report` makes the others.
@@ -299,13 +300,16 @@ impl Scanner {
         ))
     }
 
-    /// Scan a column of Arrow: offsets and rules of each row, and which rows are null.
-    #[pyo3(signature = (data, /, *, column, threads))]
+    /// Scan a column of Arrow: offsets and rules of each row, which rows are null, and which are not UTF-8.
+    ///
+    /// Rows, and errors, are counted from `first`.
+    #[pyo3(signature = (data, /, *, column, threads, first = 0))]
     fn column<'py>(
         &self,
         data: &Bound<'py, PyAny>,
         column: Option<&str>,
         threads: usize,
+        first: usize,
     ) -> PyResult<Column<'py>> {
         let py = data.py();
         let mut all = batch::Rows {
@@ -313,8 +317,10 @@ impl Scanner {
             rules: Vec::new(),
         };
         let mut nulls = Vec::new();
+        let mut malformed = Vec::new();
         scan_arrow::chunks(data, column, |chunk| {
-            let first = nulls.len();
+            let first = first + nulls.len();
+            let odd = py.detach(|| chunk.not_utf8());
             let (mut pieces, mut long) = (Vec::with_capacity(chunk.texts.len()), Vec::new());
             for (place, text) in chunk.texts.iter().enumerate() {
                 let text = text.unwrap_or_default();
@@ -335,11 +341,15 @@ impl Scanner {
             }
             match &chunk.rows {
                 None => {
+                    malformed.extend(odd.iter().map(|place| first + place));
                     nulls.extend(chunk.texts.iter().map(Option::is_none));
                     all.append(&rows);
                 }
                 Some(indices) => {
-                    for index in indices {
+                    for (row, index) in indices.iter().enumerate() {
+                        if index.is_some_and(|index| odd.binary_search(&index).is_ok()) {
+                            malformed.push(first + row);
+                        }
                         let text = index.and_then(|index| chunk.texts[index].map(|_| index));
                         nulls.push(text.is_none());
                         all.push(text.map_or(&[], |index| rows.row(index)));
@@ -352,6 +362,7 @@ impl Scanner {
             all.offsets.to_pyarray(py),
             all.rules.to_pyarray(py),
             nulls.to_pyarray(py),
+            malformed,
         ))
     }
 }
