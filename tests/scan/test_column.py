@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -161,16 +163,76 @@ def test_polars_series_and_frames_are_columns() -> None:
     ]
 
 
+def test_polars_in_pieces_categories_and_views_are_columns() -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    series = polars.Series("text", TEXTS)
+    pieces = polars.concat([series[:40], series[40:41], series[41:]], rechunk=False)
+    assert pieces.n_chunks() == 3
+    check(pieces)
+    check(pieces[30:60], WANTED[30:60])
+    check(series.cast(polars.Enum(sorted({text for text in TEXTS if text is not None}))))
+    check(polars.DataFrame({"text": series}).lazy().filter(polars.col("text").is_not_null()).collect(),
+          [row for row in WANTED if row is not None])  # fmt: skip
+    check(polars.Series("text", [None, None], dtype=polars.String), [None, None])
+
+
 def test_a_relation_of_duckdb_is_a_column() -> None:
     duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
     relation = duckdb.sql("select unnest(['kill', null, 'problem', 'a rob']) as text")
     check(relation, [["kill"], None, [], ["word"]])
+    # Several chunks, short and long texts, and an enumeration, which comes as a dictionary.
+    many = duckdb.sql(
+        "select case when n % 1000 = 7 then 'they kill' when n % 1000 = 8 then null else 'text ' || n end as text, n "
+        "from range(10000) as numbers(n) order by n"
+    )
+    wanted: list[list[str] | None] = [[] for _ in range(10_000)]
+    wanted[7::1000], wanted[8::1000] = [["kill"]] * 10, [None] * 10
+    check(many, wanted, column="text")
+    check(many.select("text"), wanted)
+    kinds = duckdb.sql("select unnest(['rob', null, 'kill', 'rob'])::enum('kill', 'rob') as text")
+    check(kinds, [["word"], None, ["kill"], ["word"]])
 
 
 def test_a_dataset_of_hugging_face_is_a_column() -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
-    dataset = datasets.Dataset.from_dict({"text": TEXTS, "n": list(range(len(TEXTS)))})
-    check(dataset.with_format("arrow")[:], column="text")
+    dataset = datasets.Dataset.from_dict({"text": TEXTS, "n": list(range(len(TEXTS)))}).with_format("arrow")
+    check(dataset[:], column="text")
+    check(dataset[3:20], WANTED[3:20], column="text")
+    some = list(range(len(TEXTS) - 1, 0, -3))
+    check(dataset.select(some)[:], [WANTED[place] for place in some], column="text")
+    large = dataset.cast(datasets.Features({"text": datasets.Value("large_string"), "n": datasets.Value("int64")}))
+    check(large[:], column="text")
+    rows = [row for table in dataset.iter(batch_size=64) for row in SCANNER.scan_column(table, column="text")["rules"]]
+    assert [row.as_py() for row in rows] == WANTED
+    both = datasets.concatenate_datasets([dataset, dataset.select(range(5))]).with_format("arrow")
+    check(both[:], WANTED + WANTED[:5], column="text")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_scans_a_column() -> None:
+    array = pa.array(TEXTS * 500)
+    wanted = SCANNER.scan_column(array)
+    child = os.fork()
+    if child == 0:
+        offsets, *_ = SCANNER.column(array, column=None, threads=2)
+        os._exit(0 if len(offsets) == len(wanted) + 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_one_scanner_serves_the_columns_and_lists_of_eight_threads() -> None:
+    array = pa.array(TEXTS * 20)
+    wanted = SCANNER.scan_column(array)
+    texts = [text or "" for text in TEXTS]
+    rules = SCANNER.scan_batch(texts).rules
+
+    def work(turn: int) -> bool:
+        if turn % 2:
+            return bool(np.array_equal(SCANNER.scan_batch(texts, threads=2).rules, rules))
+        return bool(SCANNER.scan_column(array, threads=2).equals(wanted))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(64)))
 
 
 def test_a_missing_pyarrow_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
