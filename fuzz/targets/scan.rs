@@ -34,24 +34,27 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let texts: Vec<&[u8]> = data[end + 2..].split(|&byte| byte == 0x1e).collect();
-    for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_here()) {
-        for normalise in [Normalise::None, Normalise::Full] {
-            let Ok(scanner) = Scanner::new(pack.clone(), Options { kernel, normalise }) else {
-                return;
-            };
-            let mut scratch = Scratch::default();
-            let mut found: Vec<Vec<Hit>> = Vec::new();
-            scanner.each(&texts, &mut scratch, |hits| found.push(hits.to_vec()));
-            assert_eq!(found.len(), texts.len());
-            for (text, hits) in texts.iter().zip(&found) {
-                let plain: Vec<Hit> = hits.iter().copied().filter(|hit| !hit.obfuscated).collect();
-                assert_eq!(plain, scanner.hits_by_automata(text), "{kernel:?}");
-                let findings = scanner.findings(text, hits, &mut scratch);
-                let mut named: Vec<u16> = findings.iter().map(|finding| finding.rule).collect();
-                named.sort_unstable();
-                named.dedup();
-                assert_eq!(named, hits.iter().map(|hit| hit.rule).collect::<Vec<_>>());
-            }
-        }
+    // Planning costs most, so an input is scanned by one kernel in one way; its length says which.
+    let kernels: Vec<Kernel> = Kernel::ALL
+        .into_iter()
+        .filter(|kernel| kernel.is_here())
+        .collect();
+    let kernel = kernels[data.len() / 2 % kernels.len()];
+    let normalise = [Normalise::None, Normalise::Full][data.len() % 2];
+    let Ok(scanner) = Scanner::new(pack, Options { kernel, normalise }) else {
+        return;
+    };
+    let mut scratch = Scratch::default();
+    let mut found: Vec<Vec<Hit>> = Vec::new();
+    scanner.each(&texts, &mut scratch, |hits| found.push(hits.to_vec()));
+    assert_eq!(found.len(), texts.len());
+    for (text, hits) in texts.iter().zip(&found) {
+        let plain: Vec<Hit> = hits.iter().copied().filter(|hit| !hit.obfuscated).collect();
+        assert_eq!(plain, scanner.hits_by_automata(text), "{kernel:?}");
+        let findings = scanner.findings(text, hits, &mut scratch);
+        let mut named: Vec<u16> = findings.iter().map(|finding| finding.rule).collect();
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named, hits.iter().map(|hit| hit.rule).collect::<Vec<_>>());
     }
 });
