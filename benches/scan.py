@@ -156,7 +156,7 @@ def _columns(sixty: list[str], prose: list[str]) -> Iterator[Contest[Pairs]]:
     scanner = scanner_of(sixty)
 
     def column() -> Pairs:
-        offsets, found, _ = scanner.column(series, column=None, threads=1)
+        offsets, found, _, _ = scanner.column(series, column=None, threads=1)
         return list(zip(np.repeat(np.arange(len(prose)), np.diff(offsets)).tolist(), found.tolist(), strict=True))
 
     yield Contest(

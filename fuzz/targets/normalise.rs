@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 static SCANNERS: LazyLock<[Scanner; 3]> = LazyLock::new(|| {
     let text = include_str!("../../python/flyball/scan/packs/default.toml");
     [Normalise::None, Normalise::Unicode, Normalise::Full].map(|normalise| {
-        let pack = Pack::from_toml(text, "default.toml").expect("our own pack");
+        let pack = Pack::from_toml(text, "default.toml", None).expect("our own pack");
         let options = Options {
             normalise,
             ..Options::default()

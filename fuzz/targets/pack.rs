@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
-    let Ok(pack) = Pack::from_toml(&text, "fuzz") else {
+    let Ok(pack) = Pack::from_toml(&text, "fuzz", None) else {
         return;
     };
     assert!(!pack.rules().is_empty() || !text.contains("[[rule]]"));

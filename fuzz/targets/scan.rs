@@ -19,11 +19,11 @@ fn pack(patterns: &str) -> Option<Pack> {
             let _ = write!(rule, "\\U{:08X}", u32::from(char));
         }
         rule.push_str("\"\n");
-        if Pack::from_toml(&format!("{head}{rule}"), "fuzz").is_ok() {
+        if Pack::from_toml(&format!("{head}{rule}"), "fuzz", None).is_ok() {
             whole.push_str(&rule);
         }
     }
-    (whole.len() > head.len()).then(|| Pack::from_toml(&whole, "fuzz").expect("each is accepted"))
+    (whole.len() > head.len()).then(|| Pack::from_toml(&whole, "fuzz", None).expect("each is accepted"))
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -1,10 +1,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, Final, Self, TypeAlias, TypedDict, final
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
+
+from flyball.scan.report import Finding, PackName, Severity
+from flyball.scan.rules.lint import Problem
 
 __all__ = [
     "FINDINGS",
@@ -16,11 +19,13 @@ __all__ = [
     "Norm",
     "Pack",
     "Ranking",
+    "Report",
     "Scanner",
     "Text",
     "__version__",
     "resample_means",
     "resample_selective",
+    "scan_words",
     "snapshot_gather",
     "snapshot_inspect",
     "snapshot_scatter",
@@ -198,6 +203,9 @@ class Pack:
     @staticmethod
     def from_rules(rules: Iterable[Mapping[str, object]], /, *, name: str = "rules", version: str = "0") -> Pack:
         """Build a pack from dicts with the keys of a `[[rule]]`."""
+    @staticmethod
+    def from_sources(sources: list[tuple[str, str]], /) -> Pack:
+        """Build a pack from what `sources` of another holds."""
     @property
     def name(self) -> str:
         """The name of the pack."""
@@ -210,24 +218,94 @@ class Pack:
     @property
     def rules(self) -> list[dict[str, Any]]:
         """The rules as dicts, with the keys of a `[[rule]]`."""
+    @property
+    def notes(self) -> str:
+        """What the pack says about itself."""
+    @property
+    def flag_at(self) -> Severity:
+        """The severity from which on a finding flags a text."""
+    @property
+    def places(self) -> list[tuple[str, int] | None]:
+        """The file and line of each rule; none if the pack was built from dicts."""
+    @property
+    def lists(self) -> dict[str, list[tuple[str, str]]]:
+        """The lists with all their forms, and which form each is."""
+    @property
+    def frames(self) -> list[dict[str, Any]]:
+        """The frames as dicts, with the keys of a `[[frame]]`."""
+    @property
+    def subtle(self) -> tuple[float, list[tuple[str, float, list[str]]]]:
+        """The threshold of the subtle score, and its words with their weights and forms."""
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """The text of every file it was read from, the pack itself first; empty if it was built from dicts."""
+    def check(self) -> list[Problem]:
+        """Return what is wrong with the pack beyond what it is refused for: file, line, and the problem.
+
+        Every rule needs three examples of each kind, and has to find its own and leave the others alone; a rule that
+        no text can reach, or that makes every scan slow, is named.
+        """
     def __len__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Report:
+    """What was found in one text; reports of two equal texts by equal packs are equal."""
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the text is flagged: a finding of kind `harm` is bad enough, or its words are suspicious together."""
+    @property
+    def explicit(self) -> bool:
+        """Whether a finding flags it."""
+    @property
+    def subtle_score(self) -> float:
+        """How suspicious its words are together, from 0 to 1."""
+    @property
+    def score(self) -> float:
+        """How bad it is, from 0 to 1: one number to rank texts by."""
+    @property
+    def severity(self) -> Severity | None:
+        """The worst severity found, None if nothing was."""
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories found, in alphabetical order."""
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every place where a rule matches, in the order of their starts."""
+    @property
+    def reasoning(self) -> str:
+        """What was found, in a sentence."""
+    @property
+    def method(self) -> Literal["rules", "validation"]:
+        """`rules`, or `validation` where the text is empty or white space and no rule was asked."""
+    @property
+    def pack(self) -> PackName:
+        """Name, version and hash of the pack."""
+    @property
+    def n_words(self) -> int:
+        """How many words the text has, between white space."""
+    @property
+    def elapsed_ns(self) -> int:
+        """How long the scan took, in nanoseconds; 0 if the text was one of a batch and was not kept."""
+    @property
+    def text(self) -> str | None:
+        """The text, None if it was one of a batch and was not kept."""
+    def to_dict(self, *, legacy: bool = False) -> dict[str, Any]:
+        """Return the report as plain data, as JSON holds it; `legacy` gives the five keys of older harm evaluators."""
+    def to_html(self) -> str:
+        """Return the text as HTML with its findings marked, escaped, and what was said of it."""
+    def _repr_html_(self) -> str: ...
+    def __rich__(self) -> Any: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
 @disjoint_base
 class Scanner:
-    """A pack ready to scan. Texts with nothing to say get `clean` or `blank`; `report` makes the others."""
+    """A pack ready to scan."""
 
-    def __new__(
-        cls,
-        pack: Pack,
-        max_chars: int,
-        window: bool,
-        normalise: str,
-        clean: object,
-        blank: object,
-        report: Callable[[str, list[tuple[int, int, int, bool]]], object],
-    ) -> Self: ...
+    def __new__(cls, pack: Pack, max_chars: int, window: bool, normalise: str) -> Self: ...
     @property
     def pack(self) -> Pack:
         """The pack."""
@@ -235,20 +313,28 @@ class Scanner:
     def slow_rules(self) -> list[tuple[str, str | None]]:
         """The rules that every text is searched for by an automaton, with the character without which it is not."""
     def flagged(self, text: str, /) -> bool:
-        """Return whether any rule matches in the text."""
-    def scan(self, text: str, /) -> Any:
-        """Return a report on the text: which rules match, and where."""
+        """Return whether the text is flagged."""
+    def scan(self, text: str, /) -> Report:
+        """Return a report on the text: what was found, where, and how bad it is."""
+    def nothing(self, *, blank: bool, words: int) -> Report:
+        """Return the report of a text in which nothing was found, and which was not kept."""
     def rows(
         self, texts: Sequence[str], /, *, first: int, threads: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], list[int]]:
-        """Scan a list or tuple of texts: offsets and rules of each, and which of them are blank."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], list[int], list[int]]:
+        """Scan a list or tuple of texts: offsets and rules of each, whether it is flagged, which have suspicious words
+        and no rule, and which of them are blank.
+        """
     def column(
         self, data: object, /, *, column: str | None, threads: int, first: int = 0
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], list[int]]:
-        """Scan a column of Arrow: offsets and rules of each row, which rows are null, and which are not UTF-8.
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.bool_], list[int]]:
+        """Scan a column of Arrow: offsets and rules of each row, whether it is flagged, which rows are null, and which
+        are not UTF-8.
 
         Rows, and errors, are counted from `first`.
         """
+
+def scan_words(texts: Iterable[str], /) -> list[int]:
+    """Count the words of texts, between white space."""
 
 def snapshot_gather(
     arena: NDArray[np.uint8],

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, overload
 
+from flyball._native import Report, scan_words
 from flyball.errors import InputTypeError
-from flyball.scan.report import BLANK, CLEAN, Report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ class Batch(Sequence[Report]):
     Attributes:
         offsets: Text `i` has the rules `rules[offsets[i]:offsets[i + 1]]`.
         rules: The rules that matched, by their place in the pack, ascending within a text.
+        flagged: Whether each text is flagged.
     """
 
     def __init__(
@@ -32,18 +33,28 @@ class Batch(Sequence[Report]):
         scanner: _native.Scanner,
         offsets: NDArray[np.int64],
         rules: NDArray[np.uint16],
+        flagged: NDArray[np.bool_],
         texts: dict[int, str] | Sequence[str],
-        blank: frozenset[int],
+        rest: dict[int, tuple[bool, int]],
     ) -> None:
         self._scanner = scanner
         self.offsets = offsets
         self.rules = rules
+        self.flagged = flagged
         self._texts = texts
-        self._blank = blank
+        # Of a text that was not kept: whether it is blank, and how many words it has.
+        self._rest = rest
 
     @property
     def flagged_indices(self) -> NDArray[np.intp]:
-        """The places of the texts in which something was found."""
+        """The places of the texts that are flagged."""
+        import numpy as np
+
+        return np.flatnonzero(self.flagged)
+
+    @property
+    def found_indices(self) -> NDArray[np.intp]:
+        """The places of the texts in which a rule matches, flagged or not."""
         import numpy as np
 
         return np.flatnonzero(np.diff(self.offsets))
@@ -64,13 +75,12 @@ class Batch(Sequence[Report]):
         if not -count <= place < count:
             raise IndexError(f"`place` is {place}: the batch has {count} texts")
         place %= count
-        if self.offsets[place] == self.offsets[place + 1]:
-            return BLANK if place in self._blank else CLEAN
-        report: Report = self._scanner.scan(self._texts[place])
-        return report
+        if (rest := self._rest.get(place)) is not None:
+            return self._scanner.nothing(blank=rest[0], words=rest[1])
+        return self._scanner.scan(self._texts[place])
 
     def __repr__(self) -> str:
-        """Show how many texts there are, and in how many something was found."""
+        """Show how many texts there are, and how many are flagged."""
         return f"<Batch of {len(self)} texts, {len(self.flagged_indices)} flagged>"
 
 
@@ -80,28 +90,37 @@ def scan_all(scanner: _native.Scanner, texts: Iterable[str], threads: int) -> Ba
         raise InputTypeError(f"`texts` is one `{type(texts).__name__}`: pass a list, or call `scan` for one text")
     if isinstance(texts, list | tuple):
         kept = tuple(texts)
-        offsets, rules, blank = scanner.rows(kept, first=0, threads=threads)
-        return Batch(scanner, offsets, rules, kept, frozenset(blank))
+        offsets, rules, flags, _, _ = scanner.rows(kept, first=0, threads=threads)
+        return Batch(scanner, offsets, rules, flags, kept, {})
     import numpy as np
 
     if isinstance(texts, np.ndarray) and texts.ndim != 1:
         raise InputTypeError(f"`texts` is an array with {texts.ndim} dimensions: pass one with 1")
     all_offsets: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
-    all_rules: list[NDArray[np.uint16]] = []
-    flagged: dict[int, str] = {}
-    blanks: set[int] = set()
+    all_rules: list[NDArray[np.uint16]] = [np.zeros(0, np.uint16)]
+    all_flags: list[NDArray[np.bool_]] = [np.zeros(0, np.bool_)]
+    found: dict[int, str] = {}
+    rest: dict[int, tuple[bool, int]] = {}
     first = 0
     total = 0
     for part in _slices(texts):
-        offsets, rules, blank = scanner.rows(part, first=first, threads=threads)
-        flagged.update({first + int(place): part[place] for place in np.flatnonzero(np.diff(offsets))})
-        blanks.update(first + place for place in blank)
+        offsets, rules, flags, subtle, blank = scanner.rows(part, first=first, threads=threads)
+        kept_here = {*np.flatnonzero(np.diff(offsets)).tolist(), *subtle}
+        found.update({first + place: part[place] for place in kept_here})
+        blanks = set(blank)
+        rest.update({
+            first + place: (place in blanks, words)
+            for place, words in enumerate(scan_words(part))
+            if place not in kept_here
+        })  # fmt: skip
         all_offsets.append(offsets[1:] + total)
         all_rules.append(rules)
+        all_flags.append(flags)
         total += len(rules)
         first += len(part)
-    rules = np.concatenate(all_rules) if all_rules else np.zeros(0, np.uint16)
-    return Batch(scanner, np.concatenate(all_offsets), rules, flagged, frozenset(blanks))
+    return Batch(
+        scanner, np.concatenate(all_offsets), np.concatenate(all_rules), np.concatenate(all_flags), found, rest
+    )
 
 
 def _slices(texts: Iterable[Any]) -> Iterator[list[Any]]:

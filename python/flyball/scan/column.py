@@ -30,7 +30,7 @@ def scan_column(
 ) -> pa.Table:
     """Scan a column, and put flags, severities and rules beside each other."""
     require_pyarrow("the result of a column")
-    offsets, found, nulls, malformed = scanner.column(data, column=column, threads=threads)
+    offsets, found, flagged, nulls, malformed = scanner.column(data, column=column, threads=threads)
     if malformed:
         warnings.warn(
             f"{len(malformed)} of {len(nulls)} rows are not UTF-8, the first is row {malformed[0]}: such bytes were "
@@ -38,11 +38,15 @@ def scan_column(
             MalformedTextWarning,
             stacklevel=3,
         )
-    return _table(offsets, found, nulls, rules)
+    return _table(offsets, found, flagged, nulls, rules)
 
 
 def _table(
-    offsets: NDArray[np.int64], found: NDArray[np.uint16], nulls: NDArray[np.bool_], rules: list[dict[str, Any]]
+    offsets: NDArray[np.int64],
+    found: NDArray[np.uint16],
+    flagged: NDArray[np.bool_],
+    nulls: NDArray[np.bool_],
+    rules: list[dict[str, Any]],
 ) -> pa.Table:
     import numpy as np
     import pyarrow as pa
@@ -61,4 +65,4 @@ def _table(
     # A null row has no list, which a list array says by its mask.
     mask = pa.array(nulls) if nulls.any() else None
     lists = pa.LargeListArray.from_arrays(pa.array(offsets), names, mask=mask)
-    return pa.table({"flagged": pa.array(counts > 0, mask=nulls), "severity": severity, "rules": lists})
+    return pa.table({"flagged": pa.array(flagged, mask=nulls), "severity": severity, "rules": lists})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from flyball.scan.report import Report
+    from flyball._native import Report
 
     class Scanner(Protocol):
         """What a file needs of a scanner, which stands above it."""
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
         def rows(
             self, texts: list[str], /, *, first: int, threads: int
-        ) -> tuple[NDArray[np.int64], NDArray[np.uint16], list[int]]:
+        ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], list[int], list[int]]:
             """Scan many texts."""
 
         def column(
             self, data: object, /, *, column: str | None, threads: int, first: int = 0
-        ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], list[int]]:
+        ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.bool_], list[int]]:
             """Scan a column."""
 
 
@@ -73,7 +73,7 @@ class FileScan:
 
     Attributes:
         scanned: How many lines or rows were scanned so far.
-        flagged: In how many of them something was found.
+        flagged: How many of them are flagged.
         malformed: How many of them hold bytes that are no UTF-8, which were scanned around.
     """
 
@@ -96,8 +96,9 @@ class FileScan:
             self.scanned = here.scanned
             self.malformed += here.malformed
             # A line in pieces is one line.
-            self.flagged += len({one.number for one in here.lines} - {self._last})
-            self._last = here.lines[-1].number if here.lines else self._last
+            flagged = [one.number for one in here.lines if one.report.flagged]
+            self.flagged += len({*flagged} - {self._last})
+            self._last = flagged[-1] if flagged else self._last
             self._ready = iter(here.lines)
         return line
 
@@ -129,7 +130,7 @@ def _lines(scanner: Scanner, source: Path | IO[bytes], threads: int) -> Iterator
     for raw, ended in _blocks(source):
         texts, malformed = _decoded(raw)
         try:
-            offsets, _, _ = scanner.rows(texts, first=number + 1, threads=threads)
+            offsets, _, _, _, _ = scanner.rows(texts, first=number + 1, threads=threads)
         except InputError as error:
             raise InputError(f"`{getattr(source, 'name', source)}`, where `texts` are its lines: {error}") from error
         lines = [
@@ -205,7 +206,7 @@ def _parquet(scanner: Scanner, path: Path, column: str | None, threads: int) -> 
             name = _column(pa, file.schema_arrow, column)
             for batch in file.iter_batches(batch_size=ROWS, columns=[name]):
                 values = batch.column(0)
-                offsets, _, _, malformed = scanner.column(values, column=None, threads=threads, first=number)
+                offsets, _, _, _, malformed = scanner.column(values, column=None, threads=threads, first=number)
                 places = np.flatnonzero(np.diff(offsets))
                 lines = [
                     Line(number + place, text, scanner.scan(text))

@@ -1,13 +1,31 @@
-"""What a scan says about one text."""
+"""What a scan says about one text: `Report` comes from Rust, its findings are plain data."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from flyball._native import Report
 
 Severity: TypeAlias = Literal["info", "low", "medium", "high", "critical"]
+Kind: TypeAlias = Literal["harm", "concern", "help"]
 
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
+
+
+class PackName(NamedTuple):
+    """Which pack a report was made with.
+
+    Attributes:
+        name: Its name.
+        version: Its version.
+        hash: A fingerprint of everything that it holds.
+    """
+
+    name: str
+    version: str
+    hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +36,13 @@ class Finding:
         rule_id: The rule.
         category: What kind of thing it finds.
         family: A finer kind, or nothing.
-        severity: How bad it is.
+        severity: How bad it is, lowered by its frames.
         start: The first character, counted in code points of the text as it was given.
         end: The character behind the last.
         text: The characters that matched, as they were written.
         obfuscated: Whether only the normalised text matches: look-alike letters, invisible characters, and the like.
-        frames: What stands around it and changes its weight. Packs do not describe frames yet, so this is empty.
+        frames: What stands around it and changes its weight: the ids of the pack's frames.
+        kind: `harm` may flag a text; `concern` and `help` never do.
     """
 
     rule_id: str
@@ -35,61 +54,30 @@ class Finding:
     text: str
     obfuscated: bool = False
     frames: tuple[str, ...] = ()
+    kind: Kind = "harm"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was found in one text; reports of two equal texts are equal.
-
-    Attributes:
-        flagged: Whether anything was found.
-        severity: The worst severity found, None if nothing was.
-        categories: The categories found, in alphabetical order.
-        findings: Every place, in the order of their starts.
-        reasoning: The findings in a sentence.
-        method: `rules`, or `validation` where the text is empty or white space and no rule was asked.
-    """
-
-    flagged: bool
-    severity: Severity | None
-    categories: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    reasoning: str
-    method: Literal["rules", "validation"] = "rules"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data, as JSON holds it."""
-        plain = asdict(self)
-        plain["categories"] = list(self.categories)
-        for finding in plain["findings"]:
-            finding["frames"] = list(finding["frames"])
-        plain["findings"] = list(plain["findings"])
-        return plain
-
-
-CLEAN = Report(flagged=False, severity=None, categories=(), findings=(), reasoning="no rule matches")
-BLANK = Report(
-    flagged=False, severity=None, categories=(), findings=(), reasoning="the text is empty", method="validation"
-)
-
-
-def of_findings(findings: tuple[Finding, ...]) -> Report:
-    """Make the report of a text in which something was found."""
-    worst = max((finding.severity for finding in findings), key=SEVERITIES.index)
-    by_category: dict[str, list[str]] = {}
-    for finding in findings:
-        by_category.setdefault(finding.category, []).append(finding.rule_id)
-    parts = []
-    for category in sorted(by_category):
-        rules = list(dict.fromkeys(by_category[category]))
-        shown = ", ".join(f"`{rule}`" for rule in rules[:3])
-        more = f" and {len(rules) - 3} more" if len(rules) > 3 else ""
-        parts.append(f"{category} ({shown}{more})")
-    hidden = "; written so as to hide it" if all(finding.obfuscated for finding in findings) else ""
-    return Report(
-        flagged=True,
-        severity=worst,
-        categories=tuple(sorted(by_category)),
-        findings=findings,
-        reasoning=f"{worst}: {'; '.join(parts)}{hidden}",
-    )
+def to_dict(report: Report, legacy: bool) -> dict[str, Any]:
+    """Write a report as plain data."""
+    if legacy:
+        return {
+            "flagged": report.flagged,
+            "explicit_harm_detected": report.explicit,
+            "subtle_harm_score": report.subtle_score,
+            "reasoning": report.reasoning,
+            "method": report.method,
+        }
+    return {
+        "flagged": report.flagged,
+        "explicit": report.explicit,
+        "subtle_score": report.subtle_score,
+        "score": report.score,
+        "severity": report.severity,
+        "categories": list(report.categories),
+        "findings": [{**asdict(finding), "frames": list(finding.frames)} for finding in report.findings],
+        "reasoning": report.reasoning,
+        "method": report.method,
+        "pack": report.pack._asdict(),
+        "n_words": report.n_words,
+        "elapsed_ns": report.elapsed_ns,
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -13,7 +12,6 @@ from flyball.errors import InputError, InputTypeError, PackError
 from flyball.scan.batch import Batch, scan_all
 from flyball.scan.column import scan_column
 from flyball.scan.file import FileScan, scan_file
-from flyball.scan.report import BLANK, CLEAN, Finding, Report, of_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,8 +65,7 @@ class Scanner(_native.Scanner):
             if not isinstance(pack, str | os.PathLike):
                 raise InputTypeError(f"`pack` is of type `{type(pack).__name__}`: pass a `Pack`, a path, or a name")
             pack = Pack.load(_path_of(pack))
-        report = partial(_report, pack.rules)
-        self = super().__new__(cls, pack, max_chars, on_long == "window", normalise, CLEAN, BLANK, report)
+        self = super().__new__(cls, pack, max_chars, on_long == "window", normalise)
         self._options = {"max_chars": max_chars, "on_long": on_long, "normalise": normalise}
         return self
 
@@ -178,16 +175,3 @@ def _path_of(pack: str | os.PathLike[str]) -> Path:
                             f"name a file as `{text}.toml` or `./{text}`")  # fmt: skip
         return PACKS / f"{text}.toml"
     return Path(text)
-
-
-def _report(rules: list[dict[str, Any]], text: str, rows: list[tuple[int, int, int, bool]]) -> Report:
-    findings = []
-    for number, start, end, obfuscated in rows:
-        rule = rules[number]
-        findings.append(
-            Finding(
-                rule_id=rule["id"], category=rule["category"], family=rule["family"], severity=rule["severity"],
-                start=start, end=end, text=text[start:end], obfuscated=obfuscated,
-            )
-        )  # fmt: skip
-    return of_findings(tuple(findings))

@@ -1,13 +1,13 @@
 //! Every kernel finds what the automata find, however the texts are cut, packed and repeated.
 
 use flyball_core::scan::{
-    Hit, Kernel, Normalise, Options, Pack, Rule, Scanner, Scratch, Severity, Source, batch,
+    Hit, Judge, Kernel, Normalise, Options, Pack, Rule, Scanner, Scratch, Severity, Source, batch,
 };
 use proptest::prelude::*;
 
 fn pack() -> Pack {
     let text = include_str!("../../../python/flyball/scan/packs/default.toml");
-    Pack::from_toml(text, "default.toml").expect("our own pack")
+    Pack::from_toml(text, "default.toml", None).expect("our own pack")
 }
 
 /// The examples of the pack, and what is hard about them.
@@ -93,11 +93,24 @@ fn texts_scanned_together_are_texts_scanned_alone() {
         let mut together = Vec::new();
         scanner.each(&bytes, &mut scratch, |hits| together.push(hits.to_vec()));
         assert_eq!(together, alone, "{:?}", scanner.kernel());
-        let one = batch::scan(&scanner, &bytes, 1, || true).expect("not stopped");
-        let three = batch::scan(&scanner, &bytes, 3, || true).expect("not stopped");
+        let options = Options {
+            kernel: scanner.kernel(),
+            ..Options::default()
+        };
+        let judge = Judge::new(pack(), options).expect("our own pack");
+        let one = batch::scan(&judge, &bytes, 1, || true).expect("not stopped");
+        let three = batch::scan(&judge, &bytes, 3, || true).expect("not stopped");
         assert_eq!(one, three);
-        let rules: Vec<u16> = alone.iter().flatten().map(|hit| hit.rule).collect();
-        assert_eq!(one.rules, rules);
+        for (place, text) in bytes.iter().enumerate() {
+            let verdict = judge.verdict(text, &mut scratch);
+            let mut rules: Vec<u16> = verdict.found.iter().map(|found| found.rule).collect();
+            rules.sort_unstable();
+            rules.dedup();
+            assert_eq!(
+                (one.row(place), one.flagged[place]),
+                (&rules[..], verdict.flagged)
+            );
+        }
     }
 }
 
@@ -195,7 +208,7 @@ proptest! {
             }),
         ]
     ) {
-        if let Ok(pack) = Pack::from_toml(&text, "fuzz") {
+        if let Ok(pack) = Pack::from_toml(&text, "fuzz", None) {
             prop_assert_eq!(pack.rules().len(), 1);
         }
     }
@@ -208,13 +221,9 @@ proptest! {
         let rule = |(place, pattern): (usize, &String)| Rule {
             id: place.to_string(),
             category: "c".into(),
-            family: String::new(),
             severity: Severity::Low,
-            language: String::new(),
             source: Source::Pattern(pattern.clone()),
-            dot_matches_newline: false,
-            matches: Vec::new(),
-            misses: Vec::new(),
+            ..Rule::default()
         };
         let alone = |one: &Rule| Pack::new("p", "1", vec![one.clone()]).is_ok();
         let rules: Vec<Rule> = patterns.iter().enumerate().map(rule).filter(alone).collect();

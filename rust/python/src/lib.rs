@@ -11,6 +11,7 @@ mod resample;
 mod scan;
 mod scan_arrow;
 mod scan_pack;
+mod scan_report;
 mod snapshot;
 mod sums;
 mod vitals;
@@ -31,9 +32,11 @@ mod _native {
     #[pymodule_export]
     use crate::resample::{resample_means, resample_selective};
     #[pymodule_export]
-    use crate::scan::Scanner;
+    use crate::scan::{Scanner, scan_words};
     #[pymodule_export]
     use crate::scan_pack::Pack;
+    #[pymodule_export]
+    use crate::scan_report::Report;
     #[pymodule_export]
     use crate::snapshot::{snapshot_gather, snapshot_inspect, snapshot_scatter};
     #[pymodule_export]

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 
+use std::time::Instant;
+
 use flyball_core::scan::{
-    self, Finding, Hit, Normalise, Options, Scratch, batch, characters, windows,
+    Judge, Normalise, Options, Scratch, Verdict, batch, characters, count_words, windows,
 };
 use numpy::{PyArray1, ToPyArray as _};
 use pyo3::exceptions::PyUnicodeEncodeError;
@@ -14,6 +16,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use crate::error::{invalid, wrong_type};
 use crate::scan_arrow;
 use crate::scan_pack::Pack;
+use crate::scan_report::Report;
 
 /// From this many bytes on, other threads may run while a text is scanned.
 const WORTH_DETACHING: usize = 16 << 10;
@@ -23,31 +26,31 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Offsets, rules, and the places of texts that are empty or white space.
+/// Offsets, rules, whether a text is flagged, those with suspicious words alone, and those that are blank.
 type Rows<'py> = (
-    Bound<'py, PyArray1<i64>>,
-    Bound<'py, PyArray1<u16>>,
-    Vec<usize>,
-);
-
-/// Offsets, rules, whether a row is null, and the rows that are not UTF-8.
-type Column<'py> = (
     Bound<'py, PyArray1<i64>>,
     Bound<'py, PyArray1<u16>>,
     Bound<'py, PyArray1<bool>>,
     Vec<usize>,
+    Vec<usize>,
 );
 
-/// A pack ready to scan. `clean` and `blank` are returned for texts with nothing to say; `report` makes the others.
+/// Offsets, rules, whether a row is flagged, whether it is null, and the rows that are not UTF-8.
+type Column<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<u16>>,
+    Bound<'py, PyArray1<bool>>,
+    Bound<'py, PyArray1<bool>>,
+    Vec<usize>,
+);
+
+/// A pack ready to scan.
 #[pyclass(subclass, frozen, module = "flyball._native")]
 pub(crate) struct Scanner {
-    engine: scan::Scanner,
+    judge: Judge,
     pack: Py<Pack>,
     max_chars: usize,
     window: bool,
-    clean: Py<PyAny>,
-    blank: Py<PyAny>,
-    report: Py<PyAny>,
 }
 
 /// How a text is cut before it is scanned.
@@ -77,43 +80,38 @@ impl Scanner {
         )))
     }
 
-    /// Find the rules of a text in windows, and where they match if that is asked for.
-    fn windowed(
-        &self,
-        py: Python<'_>,
-        text: &[u8],
-        places: bool,
-    ) -> PyResult<(Vec<Hit>, Vec<Finding>)> {
+    pub(crate) fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// Judge a text in windows.
+    fn windowed(&self, py: Python<'_>, text: &[u8]) -> PyResult<Verdict> {
         let mut scratch = Scratch::default();
-        let mut hits: Vec<Hit> = Vec::new();
-        let mut found: Vec<Finding> = Vec::new();
+        let mut verdict = Verdict::default();
         for (number, window) in windows(text, self.max_chars).into_iter().enumerate() {
             if number % 64 == 63 {
                 py.check_signals()?;
             }
             py.detach(|| {
                 let piece = &text[window.start..window.end];
-                let here = self.engine.hits(piece, &mut scratch).to_vec();
-                if places && !here.is_empty() {
-                    found.extend(
-                        self.engine
-                            .findings(piece, &here, &mut scratch)
-                            .into_iter()
-                            .map(|finding| Finding {
-                                start: finding.start + window.characters,
-                                end: finding.end + window.characters,
-                                ..finding
-                            }),
-                    );
+                let mut here = self.judge.verdict(piece, &mut scratch);
+                for found in &mut here.found {
+                    found.start += window.characters;
+                    found.end += window.characters;
                 }
-                hits.extend(here);
+                verdict.merge(here);
             });
         }
-        hits.sort_unstable();
-        hits.dedup_by_key(|hit| hit.rule); // plain sorts before obfuscated
-        found.sort_unstable();
-        found.dedup();
-        Ok((hits, found))
+        Ok(verdict)
+    }
+
+    /// Return what a row of a batch has of a text that is scanned in windows.
+    fn windowed_row(&self, py: Python<'_>, text: &[u8]) -> PyResult<(Vec<u16>, bool, bool)> {
+        let verdict = self.windowed(py, text)?;
+        let mut rules: Vec<u16> = verdict.found.iter().map(|one| one.rule).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        Ok((rules, verdict.flagged, verdict.subtle > 0.0))
     }
 
     /// Scan texts on some threads without Python's lock; a signal ends it.
@@ -124,7 +122,7 @@ impl Scanner {
     fn together(&self, py: Python<'_>, texts: &[&[u8]], threads: usize) -> PyResult<batch::Rows> {
         let mut interrupted = None;
         let rows = py.detach(|| {
-            batch::scan(&self.engine, texts, threads, || {
+            batch::scan(&self.judge, texts, threads, || {
                 interrupted = Python::attach(|py| py.check_signals()).err();
                 interrupted.is_none()
             })
@@ -132,16 +130,8 @@ impl Scanner {
         interrupted.map_or_else(|| Ok(rows.unwrap_or_default()), Err)
     }
 
-    fn found(&self, py: Python<'_>, text: &[u8]) -> Vec<Finding> {
-        let work = || {
-            SCRATCH.with_borrow_mut(|scratch| {
-                if self.engine.hits(text, scratch).is_empty() {
-                    return Vec::new();
-                }
-                let hits = self.engine.hits(text, scratch).to_vec();
-                self.engine.findings(text, &hits, scratch)
-            })
-        };
+    fn verdict(&self, py: Python<'_>, text: &[u8]) -> Verdict {
+        let work = || SCRATCH.with_borrow_mut(|scratch| self.judge.verdict(text, scratch));
         if text.len() < WORTH_DETACHING {
             work()
         } else {
@@ -153,15 +143,12 @@ impl Scanner {
 #[pymethods]
 impl Scanner {
     #[new]
-    #[pyo3(signature = (pack, max_chars, window, normalise, clean, blank, report))]
+    #[pyo3(signature = (pack, max_chars, window, normalise))]
     fn new(
         pack: Bound<'_, Pack>,
         max_chars: usize,
         window: bool,
         normalise: &str,
-        clean: Py<PyAny>,
-        blank: Py<PyAny>,
-        report: Py<PyAny>,
     ) -> PyResult<Self> {
         let normalise = match normalise {
             "none" => Normalise::None,
@@ -177,27 +164,22 @@ impl Scanner {
             normalise,
             ..Options::default()
         };
-        let engine = scan::Scanner::new(pack.get().pack().clone(), options)
-            .map_err(crate::scan_pack::refused)?;
+        let judge =
+            Judge::new(pack.get().pack().clone(), options).map_err(crate::scan_pack::refused)?;
         Ok(Self {
-            engine,
+            judge,
             pack: pack.unbind(),
             max_chars,
             window,
-            clean,
-            blank,
-            report,
         })
     }
 
     /// The rules that every text is searched for by an automaton, with the character without which it is not.
     #[getter]
     fn slow_rules(&self) -> Vec<(String, Option<char>)> {
-        let id = |rule: u16| self.engine.pack().rules()[usize::from(rule)].id.clone();
-        self.engine
-            .slow()
-            .iter()
-            .map(|slow| (id(slow.rule), slow.unless))
+        let rules = self.judge.pack().rules();
+        let slow = self.judge.scanner().slow().into_iter();
+        slow.filter_map(|slow| Some((rules.get(usize::from(slow.rule))?.id.clone(), slow.unless)))
             .collect()
     }
 
@@ -207,44 +189,48 @@ impl Scanner {
         self.pack.clone_ref(py)
     }
 
-    /// Return whether any rule matches in the text.
+    /// Return whether the text is flagged.
     #[pyo3(signature = (text, /))]
     fn flagged(&self, text: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = text.py();
         let text = read(text, None)?;
         let text = text.as_bytes();
         if let Cut::Windows = self.cut(text, None)? {
-            return Ok(!self.windowed(py, text, false)?.0.is_empty());
+            return Ok(self.windowed(py, text)?.flagged);
         }
-        Ok(SCRATCH.with_borrow_mut(|scratch| !self.engine.hits(text, scratch).is_empty()))
+        Ok(self.verdict(py, text).flagged)
     }
 
-    /// Return a report on the text: which rules match, and where.
+    /// Return a report on the text: what was found, where, and how bad it is.
     #[pyo3(signature = (text, /))]
-    fn scan(&self, text: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let py = text.py();
+    fn scan(slf: &Bound<'_, Self>, text: &Bound<'_, PyAny>) -> PyResult<Report> {
+        let py = slf.py();
+        let this = slf.get();
+        let began = Instant::now();
         let read = read(text, None)?;
         let bytes = read.as_bytes();
-        let found = match self.cut(bytes, None)? {
-            Cut::Whole => self.found(py, bytes),
-            Cut::Windows => self.windowed(py, bytes, true)?.1,
+        let verdict = match this.cut(bytes, None)? {
+            Cut::Whole => this.verdict(py, bytes),
+            Cut::Windows => this.windowed(py, bytes)?,
         };
-        if found.is_empty() {
-            let report = if is_blank(bytes) {
-                &self.blank
-            } else {
-                &self.clean
-            };
-            return Ok(report.clone_ref(py));
-        }
-        let rows: Vec<_> = found
-            .iter()
-            .map(|finding| (finding.rule, finding.start, finding.end, finding.obfuscated))
-            .collect();
-        self.report.call1(py, (text, rows))
+        let blank = verdict == Verdict::default() && is_blank(bytes);
+        Ok(Report::new(
+            slf,
+            Some(text.clone().unbind()),
+            verdict,
+            blank,
+            began.elapsed(),
+        ))
     }
 
-    /// Scan a list or tuple of texts: offsets and rules of each, and which of them are blank.
+    /// Return the report of a text in which nothing was found, and which was not kept.
+    #[pyo3(signature = (*, blank, words))]
+    fn nothing(slf: &Bound<'_, Self>, blank: bool, words: usize) -> Report {
+        Report::nothing(slf, blank, words)
+    }
+
+    /// Scan a list or tuple of texts: offsets and rules of each, whether it is flagged, which have suspicious words
+    /// and no rule, and which of them are blank.
     ///
     /// Errors count the texts from `first`.
     #[pyo3(signature = (texts, /, *, first, threads))]
@@ -290,17 +276,23 @@ impl Scanner {
         }
         let mut rows = self.together(py, &pieces, threads)?;
         for &place in &long {
-            let (hits, _) = self.windowed(py, read[place].as_bytes(), false)?;
-            rows.insert(place, hits.iter().map(|hit| hit.rule));
+            let (rules, flagged, subtle) = self.windowed_row(py, read[place].as_bytes())?;
+            if rules.is_empty() && subtle {
+                rows.subtle.push(place);
+            }
+            rows.insert(place, rules, flagged);
         }
         Ok((
             rows.offsets.to_pyarray(py),
             rows.rules.to_pyarray(py),
+            rows.flagged.to_pyarray(py),
+            rows.subtle,
             blank,
         ))
     }
 
-    /// Scan a column of Arrow: offsets and rules of each row, which rows are null, and which are not UTF-8.
+    /// Scan a column of Arrow: offsets and rules of each row, whether it is flagged, which rows are null,
+    /// and which are not UTF-8.
     ///
     /// Rows, and errors, are counted from `first`.
     #[pyo3(signature = (data, /, *, column, threads, first = 0))]
@@ -314,7 +306,7 @@ impl Scanner {
         let py = data.py();
         let mut all = batch::Rows {
             offsets: vec![0],
-            rules: Vec::new(),
+            ..batch::Rows::default()
         };
         let mut nulls = Vec::new();
         let mut malformed = Vec::new();
@@ -334,10 +326,8 @@ impl Scanner {
             }
             let mut rows = self.together(py, &pieces, threads)?;
             for (place, text) in long {
-                rows.insert(
-                    place,
-                    self.windowed(py, text, false)?.0.iter().map(|hit| hit.rule),
-                );
+                let (rules, flagged, _) = self.windowed_row(py, text)?;
+                rows.insert(place, rules, flagged);
             }
             match &chunk.rows {
                 None => {
@@ -352,7 +342,8 @@ impl Scanner {
                         }
                         let text = index.and_then(|index| chunk.texts[index].map(|_| index));
                         nulls.push(text.is_none());
-                        all.push(text.map_or(&[], |index| rows.row(index)));
+                        let flagged = text.is_some_and(|index| rows.flagged[index]);
+                        all.push(text.map_or(&[], |index| rows.row(index)), flagged);
                     }
                 }
             }
@@ -361,21 +352,32 @@ impl Scanner {
         Ok((
             all.offsets.to_pyarray(py),
             all.rules.to_pyarray(py),
+            all.flagged.to_pyarray(py),
             nulls.to_pyarray(py),
             malformed,
         ))
     }
 }
 
+/// Count the words of texts, between white space.
+#[pyfunction]
+#[pyo3(signature = (texts, /))]
+pub(crate) fn scan_words(texts: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    let texts = texts.try_iter()?;
+    texts
+        .map(|text| Ok(count_words(read(&text?, None)?.as_bytes())))
+        .collect()
+}
+
 /// The bytes of a text: Python's own UTF-8, or made for one with lone surrogates.
-enum Text<'a> {
+pub(crate) enum Text<'a> {
     Kept(&'a str),
     Made(Cow<'a, [u8]>),
 }
 
 impl Text<'_> {
     #[inline]
-    fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Kept(text) => text.as_bytes(),
             Self::Made(bytes) => bytes,
@@ -384,7 +386,7 @@ impl Text<'_> {
 }
 
 #[inline]
-fn read<'a>(text: &'a Bound<'_, PyAny>, place: Option<usize>) -> PyResult<Text<'a>> {
+pub(crate) fn read<'a>(text: &'a Bound<'_, PyAny>, place: Option<usize>) -> PyResult<Text<'a>> {
     bytes_of(text.cast::<PyString>().map_err(|_| not_text(text, place))?)
 }
 

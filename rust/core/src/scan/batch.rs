@@ -6,7 +6,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::scanner::{Scanner, Scratch};
+use super::judge::Judge;
+use super::scanner::Scratch;
 
 /// A chunk ends behind the text with which it has this many bytes.
 const CHUNK: usize = 256 << 10;
@@ -22,11 +23,18 @@ pub struct Rows {
     pub offsets: Vec<i64>,
     /// Rules by their place in the pack, ascending within a text.
     pub rules: Vec<u16>,
+    /// Whether each text is flagged.
+    pub flagged: Vec<bool>,
+    /// Texts in which a word of the subtle score stands, and no rule matches.
+    pub subtle: Vec<usize>,
 }
 
 impl Rows {
     /// Put rules into the row of a text that has none.
-    pub fn insert(&mut self, text: usize, rules: impl IntoIterator<Item = u16>) {
+    pub fn insert(&mut self, text: usize, rules: impl IntoIterator<Item = u16>, flagged: bool) {
+        if let Some(flag) = self.flagged.get_mut(text) {
+            *flag = flagged;
+        }
         let at = self
             .offsets
             .get(text)
@@ -52,7 +60,8 @@ impl Rows {
     }
 
     /// Add the rules of one text behind the others.
-    pub fn push(&mut self, rules: &[u16]) {
+    pub fn push(&mut self, rules: &[u16], flagged: bool) {
+        self.flagged.push(flagged);
         self.rules.extend_from_slice(rules);
         self.offsets.push(place(self.rules.len()));
     }
@@ -63,15 +72,31 @@ impl Rows {
         self.offsets
             .extend(other.offsets.iter().skip(1).map(|offset| before + offset));
         self.rules.extend_from_slice(&other.rules);
+        let texts = self.flagged.len();
+        self.flagged.extend_from_slice(&other.flagged);
+        self.subtle
+            .extend(other.subtle.iter().map(|text| texts + text));
     }
 
-    fn of(scanner: &Scanner, texts: &[&[u8]], scratch: &mut Scratch) -> Self {
+    fn of(judge: &Judge, texts: &[&[u8]], scratch: &mut Scratch) -> Self {
         let mut rows = Self {
             offsets: Vec::with_capacity(texts.len()),
-            rules: Vec::new(),
+            flagged: Vec::with_capacity(texts.len()),
+            ..Self::default()
         };
-        scanner.each(texts, scratch, |hits| {
-            rows.rules.extend(hits.iter().map(|hit| hit.rule));
+        let mut second = Scratch::default();
+        judge.scanner().each(texts, scratch, |hits| {
+            let text = rows.flagged.len();
+            let (found, flagged) = if hits.is_empty() {
+                (Vec::new(), false)
+            } else {
+                judge.row(texts[text], hits, &mut second)
+            };
+            if found.is_empty() && !hits.is_empty() {
+                rows.subtle.push(text);
+            }
+            rows.flagged.push(flagged);
+            rows.rules.extend(found);
             rows.offsets.push(place(rows.rules.len()));
         });
         rows
@@ -86,7 +111,7 @@ fn place(count: usize) -> i64 {
 ///
 /// The result is that of one thread, byte for byte.
 pub fn scan(
-    scanner: &Scanner,
+    judge: &Judge,
     texts: &[&[u8]],
     threads: usize,
     mut proceed: impl FnMut() -> bool,
@@ -112,7 +137,7 @@ pub fn scan(
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            let rows = Rows::of(scanner, &texts[chunk.clone()], &mut scratch);
+            let rows = Rows::of(judge, &texts[chunk.clone()], &mut scratch);
             parts.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(rows);
             if !ask() {
                 stop.store(true, Ordering::Relaxed);
@@ -138,7 +163,8 @@ pub fn scan(
     let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut rows = Rows {
         offsets: Vec::with_capacity(texts.len() + 1),
-        rules: Vec::new(),
+        flagged: Vec::with_capacity(texts.len()),
+        ..Rows::default()
     };
     rows.offsets.push(0);
     for part in parts.into_iter().flatten() {
@@ -146,6 +172,10 @@ pub fn scan(
         rows.offsets
             .extend(part.offsets.iter().map(|offset| before + offset));
         rows.rules.extend(part.rules);
+        let first = rows.flagged.len();
+        rows.subtle
+            .extend(part.subtle.iter().map(|text| first + text));
+        rows.flagged.extend(part.flagged);
     }
     Some(rows)
 }

@@ -1,15 +1,17 @@
-//! Rules as data: what a pack holds, how it is read, and what is refused.
+//! Rules as data: what a pack holds, once it is read, checked and parsed.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-use toml::Spanned;
 
 use super::charset::CharSet;
+use super::check::Check;
+use super::lists::{Lists, Speller};
+use super::pack_hash::hash;
+use super::pack_read;
+use super::slots::Slots;
 use super::syntax::{self, Node};
 
 /// The most rules of a pack.
@@ -19,7 +21,14 @@ pub const BYTES: usize = 16 << 20;
 /// The most words of one rule.
 pub const WORDS: usize = 4096;
 /// The most parts of all rules together, repeats written out.
-pub(super) const PARTS: usize = 1 << 20;
+pub(super) const PARTS: usize = 1 << 21;
+/// The most parts of a rule of slots, whose lists are trees of letters.
+const SLOT_PARTS: usize = 1 << 16;
+/// How near an excluded word stands, if a rule does not say.
+pub(super) const USUAL_EXCLUSION: usize = 4;
+
+/// The subtle score above which a text is flagged, if a pack does not say.
+pub(super) const THRESHOLD: f64 = 0.7;
 
 /// A pack that is refused: where, what is wrong, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +46,7 @@ impl PackError {
         }
     }
 
-    fn at(origin: &str, line: Option<usize>, problem: impl Into<String>) -> Self {
+    pub(super) fn at(origin: &str, line: Option<usize>, problem: impl Into<String>) -> Self {
         let place = match line {
             Some(line) => format!("`{origin}`, line {line}: "),
             None => format!("`{origin}`: "),
@@ -95,6 +104,58 @@ impl Severity {
             .into_iter()
             .find(|severity| severity.name() == name)
     }
+
+    /// Return what a finding of it counts, between 0 and 1.
+    #[must_use]
+    pub fn value(self) -> f64 {
+        match self {
+            Self::Info => 0.1,
+            Self::Low => 0.25,
+            Self::Medium => 0.5,
+            Self::High => 0.75,
+            Self::Critical => 1.0,
+        }
+    }
+
+    /// Return the severity so many levels below, not below the least.
+    #[must_use]
+    pub fn lowered(self, levels: usize) -> Self {
+        Self::ALL[(self as usize).saturating_sub(levels)]
+    }
+}
+
+/// What a finding of a rule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It may flag a text.
+    #[default]
+    Harm,
+    /// A weakness of the text, such as a claim without a source. It never flags.
+    Concern,
+    /// Someone seeks help. It never flags.
+    Help,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Harm, Self::Concern, Self::Help];
+
+    /// Return the word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Harm => "harm",
+            Self::Concern => "concern",
+            Self::Help => "help",
+        }
+    }
+
+    /// Read the word for it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// What a rule looks for.
@@ -102,12 +163,44 @@ impl Severity {
 pub enum Source {
     /// A regular expression.
     Pattern(String),
+    /// Several of them.
+    Patterns(Vec<String>),
     /// Words and phrases, bounded on both sides.
     Words(Vec<String>),
+    /// Lists whose words follow each other.
+    Slots(Slots),
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self::Words(Vec::new())
+    }
+}
+
+impl Source {
+    /// Return the key by which a pack writes it.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Pattern(_) => "pattern",
+            Self::Patterns(_) => "patterns",
+            Self::Words(_) => "words",
+            Self::Slots(_) => "slots",
+        }
+    }
+}
+
+/// Where something is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub origin: Arc<str>,
+    /// The line, counted from 1.
+    pub line: usize,
 }
 
 /// One rule as it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// What findings name it by; unique in its pack.
     pub id: String,
@@ -115,64 +208,160 @@ pub struct Rule {
     pub category: String,
     /// A finer kind, or nothing.
     pub family: String,
+    /// What the writer wants who is found by it.
+    pub intent: String,
     /// How bad it is.
     pub severity: Severity,
+    /// What a finding of it is.
+    pub kind: Kind,
     /// The language of the texts that it is for, as in `en`; nothing for any.
     pub language: String,
     /// What it looks for.
     pub source: Source,
     /// `dotall`: whether `.` matches a newline too.
     pub dot_matches_newline: bool,
+    /// Lists of words that, near a finding, take it back.
+    pub exclude: Vec<String>,
+    /// Patterns that do so.
+    pub exclude_patterns: Vec<String>,
+    /// How many words away these may stand.
+    pub exclude_window: usize,
+    /// What the text of a finding must pass.
+    pub validate: Option<Check>,
+    /// The frames that may lower it; all if none are named.
+    pub frames: Option<Vec<String>>,
+    /// What a finding counts, from 0 to 1.
+    pub weight: f64,
     /// Texts in which it must find something.
     pub matches: Vec<String>,
     /// Texts in which it must find nothing.
     pub misses: Vec<String>,
+    /// The version of the pack that had it first.
+    pub since: String,
+    /// For readers.
+    pub notes: String,
+    /// Where it is written, if it was read from a file.
+    pub place: Option<Place>,
+    /// Where what it looks for is written.
+    pub source_place: Option<Place>,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            category: String::new(),
+            family: String::new(),
+            intent: String::new(),
+            severity: Severity::default(),
+            kind: Kind::default(),
+            language: String::new(),
+            source: Source::default(),
+            dot_matches_newline: false,
+            exclude: Vec::new(),
+            exclude_patterns: Vec::new(),
+            exclude_window: USUAL_EXCLUSION,
+            validate: None,
+            frames: None,
+            weight: 1.0,
+            matches: Vec::new(),
+            misses: Vec::new(),
+            since: String::new(),
+            notes: String::new(),
+            place: None,
+            source_place: None,
+        }
+    }
+}
+
+/// On which side of a finding a frame stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Side {
+    /// Before it.
+    Before,
+    /// Behind it.
+    After,
+    /// On either side, or within it.
+    #[default]
+    Around,
+}
+
+/// What lowers the severity of findings near it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What findings name it by.
+    pub id: String,
+    /// Its words and phrases.
+    pub words: Vec<String>,
+    /// Lists whose words it has too.
+    pub lists: Vec<String>,
+    /// Its patterns.
+    pub patterns: Vec<String>,
+    /// By how many levels it lowers.
+    pub lowers: u8,
+    /// How many words away a finding may stand.
+    pub window: usize,
+    /// Where it stands.
+    pub side: Side,
+    /// Whether it may stand anywhere in the text.
+    pub anywhere: bool,
+    /// For readers.
+    pub notes: String,
+    /// Where it is written.
+    pub place: Option<Place>,
+}
+
+/// Words that are only suspicious together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subtle {
+    /// The score above which a text is flagged.
+    pub threshold: f64,
+    /// Each word with its weight and all its forms.
+    pub lemmas: Vec<(String, f64, Vec<String>)>,
+}
+
+impl Default for Subtle {
+    fn default() -> Self {
+        Self {
+            threshold: THRESHOLD,
+            lemmas: Vec::new(),
+        }
+    }
+}
+
+/// What near a finding takes it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Exclusion {
+    pub(super) lists: Vec<String>,
+    pub(super) patterns: Vec<String>,
+}
+
+/// Everything that a pack is made from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Parts {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) notes: String,
+    pub(super) flag_at: Severity,
+    pub(super) lists: Lists,
+    pub(super) rules: Vec<Rule>,
+    pub(super) frames: Vec<Frame>,
+    pub(super) subtle: Subtle,
+    /// Every file it was read from, by the name it was asked for.
+    pub(super) sources: Vec<(String, String)>,
 }
 
 /// Rules that were read, checked and parsed.
 #[derive(Debug, Clone)]
 pub struct Pack {
-    name: String,
-    version: String,
-    rules: Vec<Rule>,
+    parts: Parts,
+    /// The rules, and behind them the words that are suspicious together.
     nodes: Vec<Node<CharSet>>,
+    /// The frames, and behind them the exclusions.
+    contexts: Vec<Node<CharSet>>,
+    /// For each rule the exclusion that it has, by its place behind the frames.
+    exclusions: Vec<Option<usize>>,
     hash: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    pack: RawHeader,
-    #[serde(default)]
-    rule: Vec<Spanned<RawRule>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawHeader {
-    name: String,
-    version: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRule {
-    id: Spanned<String>,
-    category: String,
-    #[serde(default)]
-    family: String,
-    #[serde(default)]
-    severity: Severity,
-    #[serde(default)]
-    language: String,
-    pattern: Option<Spanned<String>>,
-    words: Option<Spanned<Vec<String>>>,
-    #[serde(default)]
-    flags: Vec<Spanned<String>>,
-    #[serde(default, rename = "match")]
-    matches: Vec<String>,
-    #[serde(default, rename = "no_match")]
-    misses: Vec<String>,
 }
 
 /// Read the flags of a rule, and return whether `.` matches a newline.
@@ -196,192 +385,105 @@ pub fn read_flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> Result<bool, 
 }
 
 impl Pack {
-    /// Check and parse rules.
+    /// Check and parse rules without lists and frames; any finding flags.
     ///
     /// # Errors
     /// A rule cannot be read, an id is missing or there twice, or a limit is exceeded.
     pub fn new(name: &str, version: &str, rules: Vec<Rule>) -> Result<Self, PackError> {
-        Self::checked(name, version, rules, &|_, problem| PackError::new(problem))
-    }
-
-    /// Read a pack from a TOML file.
-    ///
-    /// # Errors
-    /// The file cannot be read, or [`Pack::from_toml`] refuses it.
-    pub fn load(path: &Path) -> Result<Self, PackError> {
-        let origin = path.display().to_string();
-        let size = std::fs::metadata(path)
-            .map_err(|error| {
-                PackError::at(
-                    &origin,
-                    None,
-                    format!("cannot be read ({error}): check the path"),
-                )
-            })?
-            .len();
-        if size > BYTES as u64 {
-            return Err(too_large(&origin, size));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            PackError::at(
-                &origin,
-                None,
-                format!("cannot be read ({error}): a pack is a UTF-8 file"),
-            )
-        })?;
-        Self::from_toml(&text, &origin)
-    }
-
-    /// Read a pack from the text of a TOML file; messages call it by `origin`.
-    ///
-    /// # Errors
-    /// The text is not TOML, has an unknown key, a wrong type or a missing one, or [`Pack::new`] refuses the rules.
-    pub fn from_toml(text: &str, origin: &str) -> Result<Self, PackError> {
-        if text.len() > BYTES {
-            return Err(too_large(origin, text.len() as u64));
-        }
-        let line =
-            |span: Range<usize>| 1 + text[..span.start.min(text.len())].matches('\n').count();
-        let raw: RawFile = toml::from_str(text).map_err(|error| {
-            PackError::at(origin, error.span().map(line), error.message().to_owned())
-        })?;
-        let mut rules = Vec::with_capacity(raw.rule.len());
-        let mut lines = Vec::with_capacity(raw.rule.len());
-        for spanned in raw.rule {
-            let mut at = spanned.span();
-            let raw = spanned.into_inner();
-            let refuse =
-                |at: Range<usize>, problem: String| PackError::at(origin, Some(line(at)), problem);
-            for flag in &raw.flags {
-                read_flags([flag.get_ref().as_str()])
-                    .map_err(|problem| refuse(flag.span(), problem))?;
-            }
-            let id = raw.id.get_ref().clone();
-            let source = match (raw.pattern, raw.words) {
-                (Some(pattern), None) => {
-                    at = pattern.span();
-                    Source::Pattern(pattern.into_inner())
-                }
-                (None, Some(words)) => {
-                    at = words.span();
-                    Source::Words(words.into_inner())
-                }
-                _ => return Err(refuse(at, one_source(&id))),
-            };
-            lines.push((line(raw.id.span()), line(at)));
-            rules.push(Rule {
-                id,
-                category: raw.category,
-                family: raw.family,
-                severity: raw.severity,
-                language: raw.language,
-                source,
-                dot_matches_newline: raw.flags.iter().any(|flag| flag.get_ref() == "dotall"),
-                matches: raw.matches,
-                misses: raw.misses,
-            });
-        }
-        Self::checked(
-            &raw.pack.name,
-            &raw.pack.version,
-            rules,
-            &|place, problem| {
-                let line = match place {
-                    Place::Pack => None,
-                    Place::Id(rule) => lines.get(rule).map(|&(id, _)| id),
-                    Place::Source(rule) => lines.get(rule).map(|&(_, source)| source),
-                };
-                PackError::at(origin, line, problem)
-            },
-        )
-    }
-
-    fn checked(
-        name: &str,
-        version: &str,
-        rules: Vec<Rule>,
-        refuse: &dyn Fn(Place, String) -> PackError,
-    ) -> Result<Self, PackError> {
-        for (key, value) in [("name", name), ("version", version)] {
-            if value.trim().is_empty() {
-                return Err(refuse(
-                    Place::Pack,
-                    format!("`{key}` of the pack is empty: give it one"),
-                ));
-            }
-        }
-        if rules.is_empty() {
-            return Err(refuse(
-                Place::Pack,
-                "the pack has no `[[rule]]`: add one".to_owned(),
-            ));
-        }
-        if rules.len() > RULES {
-            let problem = format!(
-                "the pack has {} rules: keep it to {RULES}, or use two scanners",
-                rules.len()
-            );
-            return Err(refuse(Place::Pack, problem));
-        }
-        let mut seen: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
-        let mut nodes = Vec::with_capacity(rules.len());
-        let mut parts = 0;
-        for (place, rule) in rules.iter().enumerate() {
-            let Rule { id, category, .. } = rule;
-            if id.trim().is_empty() || category.trim().is_empty() {
-                let key = if id.trim().is_empty() {
-                    "id"
-                } else {
-                    "category"
-                };
-                return Err(refuse(
-                    Place::Id(place),
-                    format!("`{key}` of rule {} is empty: give it one", place + 1),
-                ));
-            }
-            if let Some(first) = seen.insert(id, place) {
-                let problem = format!(
-                    "`id` is `{id}`, as it is in rule {}: give each rule its own",
-                    first + 1
-                );
-                return Err(refuse(Place::Id(place), problem));
-            }
-            let parsed = match &rule.source {
-                Source::Pattern(pattern) => syntax::parse(pattern, rule.dot_matches_newline),
-                Source::Words(words) if words.is_empty() => {
-                    Err("holds no word: give it one".to_owned())
-                }
-                Source::Words(words) if words.len() > WORDS => Err(format!(
-                    "holds {} words: keep it to {WORDS}, or split the rule",
-                    words.len()
-                )),
-                Source::Words(words) => syntax::words(words),
-            };
-            let key = match rule.source {
-                Source::Pattern(_) => "pattern",
-                Source::Words(_) => "words",
-            };
-            let node = parsed.map_err(|problem| {
-                refuse(
-                    Place::Source(place),
-                    format!("`{key}` of rule `{id}` {problem}"),
-                )
-            })?;
-            parts += node.size();
-            if parts > PARTS {
-                let problem = format!(
-                    "the rules up to `{id}` have {parts} parts: keep a pack to {PARTS}, or use two scanners"
-                );
-                return Err(refuse(Place::Source(place), problem));
-            }
-            nodes.push(node);
-        }
-        let hash = hash(name, version, &rules);
-        Ok(Self {
+        Self::of(Parts {
             name: name.to_owned(),
             version: version.to_owned(),
             rules,
+            flag_at: Severity::Info,
+            ..Parts::default()
+        })
+    }
+
+    /// Read a pack from a TOML file; packs that it extends are looked for beside it and in `shelf`.
+    ///
+    /// # Errors
+    /// A file cannot be read, or [`Pack::from_toml`] refuses it.
+    pub fn load(path: &Path, shelf: Option<&Path>) -> Result<Self, PackError> {
+        Self::of(pack_read::load(path, shelf)?)
+    }
+
+    /// Read a pack from the text of a TOML file; messages call it by `origin`, and packs that it extends come from
+    /// `shelf`.
+    ///
+    /// # Errors
+    /// The text is not TOML, has an unknown key, a wrong type or a missing one, or [`Pack::new`] refuses the rules.
+    pub fn from_toml(text: &str, origin: &str, shelf: Option<&Path>) -> Result<Self, PackError> {
+        Self::of(pack_read::read(text, origin, shelf)?)
+    }
+
+    /// Read a pack from what [`Pack::sources`] returned.
+    ///
+    /// # Errors
+    /// They are not what it returned.
+    pub fn from_sources(sources: &[(String, String)]) -> Result<Self, PackError> {
+        Self::of(pack_read::from_sources(sources)?)
+    }
+
+    fn of(parts: Parts) -> Result<Self, PackError> {
+        for (key, value) in [("name", &parts.name), ("version", &parts.version)] {
+            if value.trim().is_empty() {
+                return Err(parts.refuse(format!("`{key}` of the pack is empty: give it one")));
+            }
+        }
+        if parts.rules.is_empty() {
+            return Err(parts.refuse("the pack has no `[[rule]]`: add one".to_owned()));
+        }
+        if parts.rules.len() > RULES {
+            let problem = format!(
+                "the pack has {} rules: keep it to {RULES}, or use two scanners",
+                parts.rules.len()
+            );
+            return Err(parts.refuse(problem));
+        }
+        check_ids(&parts.rules)?;
+        let mut speller = Speller::default();
+        let mut nodes = rule_nodes(&parts, &mut speller)?;
+        for (_, _, forms) in &parts.subtle.lemmas {
+            let forms: Vec<&str> = forms.iter().map(String::as_str).collect();
+            nodes.push(speller.bounded(&forms));
+        }
+        let mut contexts = Vec::with_capacity(parts.frames.len());
+        for frame in &parts.frames {
+            let node = context(
+                &parts.lists,
+                &frame.words,
+                &frame.lists,
+                &frame.patterns,
+                &mut speller,
+            )
+            .map_err(|problem| {
+                refuse(
+                    frame.place.as_ref(),
+                    format!("frame `{}` {problem}", frame.id),
+                )
+            })?;
+            contexts.push(node);
+        }
+        let exclusions = exclusions(&parts, &mut contexts, &mut speller)?;
+        for rule in &parts.rules {
+            for frame in rule.frames.iter().flatten() {
+                if !parts.frames.iter().any(|known| known.id == *frame) {
+                    let near =
+                        super::lists::nearest(frame, parts.frames.iter().map(|frame| &frame.id));
+                    let problem = format!(
+                        "`frames` of rule `{}` names `{frame}`, which is no frame{near}",
+                        rule.id
+                    );
+                    return Err(refuse(rule.place.as_ref(), problem));
+                }
+            }
+        }
+        let hash = hash(&parts);
+        Ok(Self {
+            parts,
             nodes,
+            contexts,
+            exclusions,
             hash,
         })
     }
@@ -389,19 +491,55 @@ impl Pack {
     /// Return its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.parts.name
     }
 
     /// Return its version.
     #[must_use]
     pub fn version(&self) -> &str {
-        &self.version
+        &self.parts.version
+    }
+
+    /// Return what it says about itself.
+    #[must_use]
+    pub fn notes(&self) -> &str {
+        &self.parts.notes
+    }
+
+    /// Return the severity from which on a finding flags.
+    #[must_use]
+    pub fn flag_at(&self) -> Severity {
+        self.parts.flag_at
     }
 
     /// Return its rules, in order.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
-        &self.rules
+        &self.parts.rules
+    }
+
+    /// Return its lists.
+    #[must_use]
+    pub fn lists(&self) -> &Lists {
+        &self.parts.lists
+    }
+
+    /// Return its frames.
+    #[must_use]
+    pub fn frames(&self) -> &[Frame] {
+        &self.parts.frames
+    }
+
+    /// Return the words that are suspicious together.
+    #[must_use]
+    pub fn subtle(&self) -> &Subtle {
+        &self.parts.subtle
+    }
+
+    /// Return the text of every file it was read from, the pack itself first; none if it was built from rules.
+    #[must_use]
+    pub fn sources(&self) -> &[(String, String)] {
+        &self.parts.sources
     }
 
     /// Return a fingerprint of everything that it holds, in hexadecimal.
@@ -413,76 +551,197 @@ impl Pack {
     pub(super) fn nodes(&self) -> &[Node<CharSet>] {
         &self.nodes
     }
-}
 
-/// Where a pack is wrong.
-#[derive(Clone, Copy)]
-enum Place {
-    Pack,
-    Id(usize),
-    Source(usize),
-}
+    pub(super) fn contexts(&self) -> &[Node<CharSet>] {
+        &self.contexts
+    }
 
-fn one_source(id: &str) -> String {
-    format!("rule `{id}` must have one of `pattern` and `words`: give one of them")
-}
+    /// The context that takes findings of a rule back.
+    pub(super) fn exclusion(&self, rule: usize) -> Option<usize> {
+        self.exclusions.get(rule).copied().flatten()
+    }
 
-fn too_large(origin: &str, size: u64) -> PackError {
-    PackError::at(
-        origin,
-        None,
-        format!("has {size} bytes: a pack has at most {BYTES}"),
-    )
-}
-
-/// SHA-256 over every field, each with its length, so that no two packs write the same.
-fn hash(name: &str, version: &str, rules: &[Rule]) -> String {
-    let mut digest = Sha256::new();
-    let mut add = |text: &str| {
-        digest.update((text.len() as u64).to_le_bytes());
-        digest.update(text);
-    };
-    add(name);
-    add(version);
-    for rule in rules {
-        let Rule {
-            id,
-            category,
-            family,
-            severity,
-            language,
-            source,
-            dot_matches_newline,
-            matches,
-            misses,
-        } = rule;
-        for field in [id, category, family, severity.name(), language] {
-            add(field);
-        }
-        add(if *dot_matches_newline { "dotall" } else { "" });
-        let lists: [&[String]; 3] = match source {
-            Source::Pattern(pattern) => {
-                add("pattern");
-                [std::slice::from_ref(pattern), matches, misses]
-            }
-            Source::Words(words) => {
-                add("words");
-                [words, matches, misses]
-            }
-        };
-        for list in lists {
-            add(&list.len().to_string());
-            for item in list {
-                add(item);
-            }
+    /// Name what a node is of, for a message.
+    pub(super) fn describe(&self, node: usize) -> String {
+        match self.parts.rules.get(node) {
+            Some(rule) => format!("`{}` of rule `{}`", rule.source.key(), rule.id),
+            None => match self.parts.subtle.lemmas.get(node - self.parts.rules.len()) {
+                Some((lemma, _, _)) => format!("subtle word `{lemma}`"),
+                None => "the pack".to_owned(),
+            },
         }
     }
-    digest
-        .finalize()
+}
+
+impl Parts {
+    fn refuse(&self, problem: String) -> PackError {
+        match self.sources.first() {
+            Some((origin, _)) => PackError::at(origin, None, problem),
+            None => PackError::new(problem),
+        }
+    }
+}
+
+pub(super) fn refuse(place: Option<&Place>, problem: impl Into<String>) -> PackError {
+    match place {
+        Some(place) => PackError::at(&place.origin, Some(place.line), problem),
+        None => PackError::new(problem),
+    }
+}
+
+fn check_ids(rules: &[Rule]) -> Result<(), PackError> {
+    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(rules.len());
+    for (place, rule) in rules.iter().enumerate() {
+        let Rule { id, category, .. } = rule;
+        for (key, value) in [("id", id), ("category", category)] {
+            if value.trim().is_empty() {
+                let problem = format!("`{key}` of rule {} is empty: give it one", place + 1);
+                return Err(refuse(rule.place.as_ref(), problem));
+            }
+        }
+        if let Some(first) = seen.insert(id, place) {
+            let other = rules[first].place.as_ref().map(|place| &place.origin);
+            let problem = match (other, &rule.place) {
+                (Some(other), Some(place)) if *other != place.origin => {
+                    format!(
+                        "`id` is `{id}`, as it is in `{other}`: give it its own, or change that one by `[override.\"{id}\"]`"
+                    )
+                }
+                _ => format!(
+                    "`id` is `{id}`, as it is in rule {}: give each rule its own",
+                    first + 1
+                ),
+            };
+            return Err(refuse(rule.place.as_ref(), problem));
+        }
+        if !(0.0..=1.0).contains(&rule.weight) {
+            let problem = format!(
+                "`weight` of rule `{id}` is {}: write a number from 0 to 1",
+                rule.weight
+            );
+            return Err(refuse(rule.place.as_ref(), problem));
+        }
+    }
+    Ok(())
+}
+
+fn rule_nodes(parts: &Parts, speller: &mut Speller) -> Result<Vec<Node<CharSet>>, PackError> {
+    let mut nodes = Vec::with_capacity(parts.rules.len());
+    let mut size = 0;
+    for rule in &parts.rules {
+        let at = rule.source_place.as_ref().or(rule.place.as_ref());
+        let parsed = match &rule.source {
+            Source::Pattern(pattern) => syntax::parse(pattern, rule.dot_matches_newline),
+            Source::Patterns(patterns) => any_pattern(patterns, rule.dot_matches_newline),
+            Source::Words(words) if words.is_empty() => {
+                Err("holds no word: give it one".to_owned())
+            }
+            Source::Words(words) if words.len() > WORDS => Err(format!(
+                "holds {} words: keep it to {WORDS}, or split the rule",
+                words.len()
+            )),
+            Source::Words(words) => syntax::words(words),
+            Source::Slots(slots) => slots.node(&parts.lists, speller).and_then(|node| match node.size() {
+                size if size > SLOT_PARTS => Err(format!(
+                    "has {size} parts when its lists are written out: keep it to {SLOT_PARTS}, or split it into two rules"
+                )),
+                _ => Ok(node),
+            }),
+        };
+        let key = rule.source.key();
+        let node = parsed
+            .map_err(|problem| refuse(at, format!("`{key}` of rule `{}` {problem}", rule.id)))?;
+        size += node.size();
+        if size > PARTS {
+            let problem = format!(
+                "the rules up to `{}` have {size} parts: keep a pack to {PARTS}, or use two scanners",
+                rule.id
+            );
+            return Err(refuse(at, problem));
+        }
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
+fn any_pattern(patterns: &[String], dot_matches_newline: bool) -> Result<Node<CharSet>, String> {
+    if patterns.is_empty() {
+        return Err("holds no pattern: give it one".to_owned());
+    }
+    let nodes = patterns
         .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        .map(|pattern| syntax::parse(pattern, dot_matches_newline));
+    Ok(Node::Alternate(nodes.collect::<Result<_, _>>()?))
+}
+
+/// Words, lists and patterns, any of which is a context.
+fn context(
+    lists: &Lists,
+    words: &[String],
+    names: &[String],
+    patterns: &[String],
+    speller: &mut Speller,
+) -> Result<Node<CharSet>, String> {
+    let mut ways = Vec::new();
+    let mut forms: Vec<&str> = Vec::new();
+    for name in names {
+        forms.extend(lists.select(name)?);
+    }
+    if !forms.is_empty() {
+        ways.push(speller.bounded(&forms));
+    }
+    if !words.is_empty() {
+        ways.push(syntax::words(words)?);
+    }
+    if !patterns.is_empty() {
+        ways.push(any_pattern(patterns, false)?);
+    }
+    match ways.len() {
+        0 => Err("has no words: give it `words`, `lists` or `patterns`".to_owned()),
+        1 => Ok(ways.remove(0)),
+        _ => Ok(Node::Alternate(ways)),
+    }
+}
+
+/// Add what takes findings back to the contexts, each once, and say which rule has which.
+fn exclusions(
+    parts: &Parts,
+    contexts: &mut Vec<Node<CharSet>>,
+    speller: &mut Speller,
+) -> Result<Vec<Option<usize>>, PackError> {
+    let mut known: Vec<(Exclusion, usize)> = Vec::new();
+    let mut found = Vec::with_capacity(parts.rules.len());
+    for rule in &parts.rules {
+        if rule.exclude.is_empty() && rule.exclude_patterns.is_empty() {
+            found.push(None);
+            continue;
+        }
+        let exclusion = Exclusion {
+            lists: rule.exclude.clone(),
+            patterns: rule.exclude_patterns.clone(),
+        };
+        let place = match known.iter().find(|(other, _)| *other == exclusion) {
+            Some(&(_, place)) => place,
+            None => {
+                let node = context(
+                    &parts.lists,
+                    &[],
+                    &exclusion.lists,
+                    &exclusion.patterns,
+                    speller,
+                )
+                .map_err(|problem| {
+                    refuse(
+                        rule.place.as_ref(),
+                        format!("`exclude` of rule `{}` {problem}", rule.id),
+                    )
+                })?;
+                contexts.push(node);
+                known.push((exclusion, contexts.len() - 1));
+                contexts.len() - 1
+            }
+        };
+        found.push(Some(place));
+    }
+    Ok(found)
 }

@@ -6,7 +6,7 @@ use super::alphabet::{Alphabet, Codes, ROOM};
 use super::automaton::{Automaton, Spelling};
 use super::charset::CharSet;
 use super::kernel::{Kernel, SLACK};
-use super::pack::{Pack, PackError, Source};
+use super::pack::PackError;
 use super::syntax::Node;
 
 /// The rules of one alphabet.
@@ -29,20 +29,25 @@ pub(super) struct PlannedRule {
 }
 
 impl Plan {
-    /// Plan a pack: one plan, or several if its rules tell more characters apart than one alphabet can.
-    pub(super) fn all(pack: &Pack) -> Result<Vec<Self>, PackError> {
+    /// Plan rules: one plan, or several if they tell more characters apart than one alphabet can. `name` names a rule.
+    pub(super) fn all(
+        nodes: &[Node<CharSet>],
+        name: &dyn Fn(usize) -> String,
+    ) -> Result<Vec<Self>, PackError> {
         let mut plans = Vec::new();
-        let every: Vec<usize> = (0..pack.nodes().len()).collect();
-        split(pack, &every, &mut plans)?;
+        let every: Vec<usize> = (0..nodes.len()).collect();
+        if !every.is_empty() {
+            split(nodes, name, &every, &mut plans)?;
+        }
         Ok(plans)
     }
 
-    fn new(pack: &Pack, members: &[usize], alphabet: Alphabet) -> Self {
+    fn new(nodes: &[Node<CharSet>], members: &[usize], alphabet: Alphabet) -> Self {
         let rules = members
             .iter()
             .map(|&rule| PlannedRule {
                 id: u16::try_from(rule).unwrap_or(u16::MAX), // a pack has fewer rules
-                node: pack.nodes()[rule].map(&mut |set| alphabet.codes(set)),
+                node: nodes[rule].map(&mut |set| alphabet.codes(set)),
                 automaton: OnceLock::new(),
             })
             .collect();
@@ -87,27 +92,27 @@ impl Plan {
 }
 
 /// Halve the rules until each part has room in an alphabet.
-fn split(pack: &Pack, members: &[usize], plans: &mut Vec<Plan>) -> Result<(), PackError> {
+fn split(
+    nodes: &[Node<CharSet>],
+    name: &dyn Fn(usize) -> String,
+    members: &[usize],
+    plans: &mut Vec<Plan>,
+) -> Result<(), PackError> {
     let mut sets: Vec<&CharSet> = Vec::new();
     for &rule in members {
-        pack.nodes()[rule].sets(&mut sets);
+        nodes[rule].sets(&mut sets);
     }
     if let Some(alphabet) = Alphabet::new(sets) {
-        plans.push(Plan::new(pack, members, alphabet));
+        plans.push(Plan::new(nodes, members, alphabet));
         return Ok(());
     }
     if let [rule] = members {
-        let rule = &pack.rules()[*rule];
-        let key = match rule.source {
-            Source::Pattern(_) => "pattern",
-            Source::Words(_) => "words",
-        };
         return Err(PackError::new(format!(
-            "`{key}` of rule `{}` tells apart more than {ROOM} characters beyond ASCII letters, digits and white space: split it into rules with fewer, or write a range where any character of it will do",
-            rule.id
+            "{} tells apart more than {ROOM} characters beyond ASCII letters, digits and white space: split it into rules with fewer, or write a range where any character of it will do",
+            name(*rule)
         )));
     }
     let (left, right) = members.split_at(members.len() / 2);
-    split(pack, left, plans)?;
-    split(pack, right, plans)
+    split(nodes, name, left, plans)?;
+    split(nodes, name, right, plans)
 }

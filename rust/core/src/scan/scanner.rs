@@ -1,11 +1,11 @@
 //! The engine's front: a pack, planned once, and the texts that it is asked about.
 
 use super::engine::{Engine, Work};
-use super::fold::{Folded, Normalise, is_suspicious, readings};
+use super::fold::{Normalise, is_suspicious, readings};
 use super::kernel::Kernel;
 use super::naive;
 use super::pack::{Pack, PackError};
-use super::plan::Plan;
+use super::plan::{Plan, PlannedRule};
 
 /// The most findings of one rule in one text; what follows is not listed, and the rule counts as found all the same.
 pub const FINDINGS: usize = 1000;
@@ -35,12 +35,12 @@ pub struct Finding {
 /// What a scan writes to; one for each thread, used again for text after text.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    work: Work,
-    codes: Vec<u8>,
-    spelled: Vec<u8>,
+    pub(super) work: Work,
+    pub(super) codes: Vec<u8>,
+    pub(super) spelled: Vec<u8>,
     /// Text and hit, of all plans.
     found: Vec<(usize, Hit)>,
-    hits: Vec<Hit>,
+    pub(super) hits: Vec<Hit>,
     /// Texts that are scanned in other readings too.
     suspicious: Vec<(usize, bool)>,
     /// How many texts were.
@@ -103,10 +103,12 @@ impl Scanner {
                 "`kernel` is {kernel:?}: this machine does not have it"
             )));
         }
-        let plans = Plan::all(&pack)?.into_iter().map(|plan| {
-            let engine = Engine::new(&plan, kernel);
-            (plan, engine)
-        });
+        let plans = Plan::all(pack.nodes(), &|rule| pack.describe(rule))?
+            .into_iter()
+            .map(|plan| {
+                let engine = Engine::new(&plan, kernel);
+                (plan, engine)
+            });
         Ok(Self {
             plans: plans.collect(),
             pack,
@@ -247,15 +249,35 @@ impl Scanner {
         hits
     }
 
+    /// Return what is undone before a suspicious text is scanned a second time.
+    pub(super) fn normalise(&self) -> Normalise {
+        self.options.normalise
+    }
+
     /// Return where the rules match that [`Scanner::hits`] returned, in the order of their starts.
     ///
     /// For each rule these are the matches of `re.finditer`: leftmost, apart from each other, at most [`FINDINGS`].
     pub fn findings(&self, text: &[u8], hits: &[Hit], scratch: &mut Scratch) -> Vec<Finding> {
-        let mut found = Vec::new();
-        self.places(text, hits, None, scratch, &mut found);
-        if hits.iter().any(|hit| hit.obfuscated) {
+        let of = |obfuscated: bool| {
+            let hits = hits.iter().filter(|hit| hit.obfuscated == obfuscated);
+            hits.map(|hit| hit.rule).collect::<Vec<_>>()
+        };
+        let mut spans = Vec::new();
+        self.spans(text, &of(false), scratch, &mut spans);
+        let finding = |(rule, (start, end)), obfuscated| Finding {
+            start,
+            end,
+            rule,
+            obfuscated,
+        };
+        let mut found: Vec<Finding> = spans.drain(..).map(|one| finding(one, false)).collect();
+        let hidden = of(true);
+        if !hidden.is_empty() {
             for folded in readings(text, true, self.options.normalise) {
-                self.places(&folded.text, hits, Some(&folded), scratch, &mut found);
+                self.spans(&folded.text, &hidden, scratch, &mut spans);
+                found.extend(spans.drain(..).map(|(rule, (start, end))| {
+                    finding((rule, folded.original(start, end)), true)
+                }));
             }
         }
         found.sort_unstable();
@@ -263,30 +285,25 @@ impl Scanner {
         found
     }
 
-    /// Add where rules match in a text, or in another reading of it.
-    fn places(
+    /// Add where rules, in ascending order, match in a reading of a text.
+    pub(super) fn spans(
         &self,
         text: &[u8],
-        hits: &[Hit],
-        folded: Option<&Folded>,
+        rules: &[u16],
         scratch: &mut Scratch,
-        found: &mut Vec<Finding>,
+        found: &mut Vec<(u16, (usize, usize))>,
     ) {
-        let obfuscated = folded.is_some();
-        let asked = |id: u16| {
-            hits.binary_search(&Hit {
-                rule: id,
-                obfuscated,
-            })
-            .is_ok()
-        };
+        if rules.is_empty() {
+            return;
+        }
         for (plan, _) in &self.plans {
-            if !plan.rules.iter().any(|rule| asked(rule.id)) {
+            let asked = |rule: &&PlannedRule| rules.binary_search(&rule.id).is_ok();
+            if !plan.rules.iter().any(|rule| asked(&rule)) {
                 continue;
             }
             plan.encode(self.options.kernel, text, &mut scratch.codes);
             plan.spell(&scratch.codes, &mut scratch.spelled);
-            for rule in plan.rules.iter().filter(|rule| asked(rule.id)) {
+            for rule in plan.rules.iter().filter(asked) {
                 let automaton = plan.automaton(rule);
                 let mut from = 0;
                 for _ in 0..FINDINGS {
@@ -294,14 +311,7 @@ impl Scanner {
                         break;
                     };
                     from = end;
-                    let (start, end) =
-                        folded.map_or((start, end), |folded| folded.original(start, end));
-                    found.push(Finding {
-                        start,
-                        end,
-                        rule: rule.id,
-                        obfuscated,
-                    });
+                    found.push((rule.id, (start, end)));
                 }
             }
         }
