@@ -33,6 +33,7 @@ class Batch(Sequence[Report]):
         scanner: _native.Scanner,
         offsets: NDArray[np.int64],
         rules: NDArray[np.uint16],
+        *,
         flagged: NDArray[np.bool_],
         texts: dict[int, str] | Sequence[str],
         rest: dict[int, tuple[bool, int]],
@@ -91,7 +92,7 @@ def scan_all(scanner: _native.Scanner, texts: Iterable[str], threads: int) -> Ba
     if isinstance(texts, list | tuple):
         kept = tuple(texts)
         offsets, rules, flags, _, _ = scanner.rows(kept, first=0, threads=threads)
-        return Batch(scanner, offsets, rules, flags, kept, {})
+        return Batch(scanner, offsets, rules, flagged=flags, texts=kept, rest={})
     import numpy as np
 
     if isinstance(texts, np.ndarray) and texts.ndim != 1:
@@ -119,7 +120,12 @@ def scan_all(scanner: _native.Scanner, texts: Iterable[str], threads: int) -> Ba
         total += len(rules)
         first += len(part)
     return Batch(
-        scanner, np.concatenate(all_offsets), np.concatenate(all_rules), np.concatenate(all_flags), found, rest
+        scanner,
+        np.concatenate(all_offsets),
+        np.concatenate(all_rules),
+        flagged=np.concatenate(all_flags),
+        texts=found,
+        rest=rest,
     )
 
 

@@ -20,6 +20,8 @@ def reread_pack(sources: list[tuple[str, str]], _name: str, _version: str) -> Pa
     return Pack.from_sources(sources)
 
 
-def rebuild_report(scanner: Scanner, text: str | None, blank: bool, words: int) -> Report:
-    """Make a report again by scanning its text."""
-    return scanner.nothing(blank=blank, words=words) if text is None else scanner.scan(text)
+def rebuild_report(scanner: Scanner, text: str | None, words: int | None) -> Report:
+    """Make a report again by scanning its text; of one that was not kept, None says that it is blank."""
+    if text is None:
+        return scanner.nothing(blank=words is None, words=words or 0)
+    return scanner.scan(text)

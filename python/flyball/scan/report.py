@@ -57,7 +57,7 @@ class Finding:
     kind: Kind = "harm"
 
 
-def to_dict(report: Report, legacy: bool) -> dict[str, Any]:
+def to_dict(report: Report, *, legacy: bool) -> dict[str, Any]:
     """Write a report as plain data."""
     if legacy:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from flyball.scan.report import SEVERITIES
@@ -37,7 +38,7 @@ def html(report: Report) -> str:
     text = report.text or ""
     edges = sorted({0, len(text), *(place for one in report.findings for place in (one.start, one.end))})
     parts = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         piece = escape(_shown(text[start:end]))
         over = [one for one in report.findings if one.start <= start and end <= one.end]
         if over:

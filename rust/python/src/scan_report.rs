@@ -206,9 +206,10 @@ impl Report {
     /// Return the report as plain data, as JSON holds it; `legacy` gives the five keys of older harm evaluators.
     #[pyo3(signature = (*, legacy = false))]
     fn to_dict<'py>(slf: &Bound<'py, Self>, legacy: bool) -> PyResult<Bound<'py, PyAny>> {
-        slf.py()
-            .import("flyball.scan.report")?
-            .call_method1("to_dict", (slf, legacy))
+        let named = PyDict::new(slf.py());
+        named.set_item("legacy", legacy)?;
+        let module = slf.py().import("flyball.scan.report")?;
+        module.call_method("to_dict", (slf,), Some(&named))
     }
 
     /// Return the text as HTML with its findings marked, escaped, and what was said of it.
@@ -270,7 +271,8 @@ impl Report {
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let module = py.import("flyball.scan.pickling")?;
         let text = self.text(py);
-        let of = (self.scanner.clone_ref(py), text, self.blank, self.words);
+        let words = (!self.blank).then_some(self.words);
+        let of = (self.scanner.clone_ref(py), text, words);
         Ok((module.getattr("rebuild_report")?, of.into_pyobject(py)?))
     }
 }

@@ -76,6 +76,10 @@ def failures(pack: Pack) -> list[Problem]:
     return problems
 
 
+def _rank(severity: str) -> int:
+    return [*SEVERITIES].index(severity)  # type: ignore[arg-type]
+
+
 def _reports(scanner: Scanner, rules: list[dict[str, Any]]) -> dict[str, Report]:
     texts = list(dict.fromkeys(text for rule in rules for key in ("match", "no_match") for text in rule[key]))
     return dict(zip(texts, scanner.scan_batch(texts), strict=True))
@@ -96,7 +100,7 @@ def _examples(rule: dict[str, Any], reports: dict[str, Report], flag_at: str) ->
             yield f"does not find its `match` {text!r}: mend the rule, or the example"
     for text in rule["no_match"]:
         for finding in _of(rule, reports[text]):
-            lowered = finding.frames and SEVERITIES.index(finding.severity) < SEVERITIES.index(flag_at)  # type: ignore[arg-type]
+            lowered = finding.frames and _rank(finding.severity) < _rank(flag_at)
             if not lowered and text not in rule["match"]:
                 yield f"finds {finding.text!r} in its `no_match` {text!r}: mend the rule, or the example"
                 break
@@ -108,7 +112,7 @@ def _overlaps(rule: dict[str, Any], rules: list[dict[str, Any]], reports: dict[s
         return
     others = [one for one in rules if one["category"] == rule["category"] and one["id"] != rule["id"]]
     for other in others:
-        if SEVERITIES.index(other["severity"]) < SEVERITIES.index(rule["severity"]):
+        if _rank(other["severity"]) < _rank(rule["severity"]):
             continue
         if all(_covers(rule, other, reports[text]) for text in rule["match"]):
             yield f"adds nothing to `{other['id']}` in its own examples: give it one that only it finds, or drop it"
@@ -122,8 +126,8 @@ def _covers(rule: dict[str, Any], other: dict[str, Any], report: Report) -> bool
 def _dead(rule: dict[str, Any], flag_at: str) -> Iterator[str]:
     if rule.get("weight", 1.0) == 0:
         yield "has weight 0 and never flags: disable it, or give it a weight"
-    elif rule.get("kind", "harm") == "harm" and SEVERITIES.index(rule["severity"]) < SEVERITIES.index(flag_at):  # type: ignore[arg-type]
-        yield f"is of severity {rule['severity']}, below `flag_at` {flag_at}, and never flags: make it a concern, or worse"
+    elif rule.get("kind", "harm") == "harm" and _rank(rule["severity"]) < _rank(flag_at):
+        yield f"is of severity {rule['severity']}, below `flag_at` {flag_at} and never flags: make it a concern"
 
 
 def _slow(unless: str | None) -> str:
