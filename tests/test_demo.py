@@ -90,7 +90,7 @@ def test_without_faults_the_governor_changes_nothing(tmp_path: Path) -> None:
 def test_the_run_folder_holds_both_runs_whole(outcome: demo.Outcome) -> None:
     found = sorted(str(path.relative_to(outcome.folder)) for path in outcome.folder.rglob("*") if path.is_file())
     run = ["checkpoints/final.safetensors", "config.toml", "events.jsonl"]
-    assert found == sorted([*run, "training.png", *(f"ungoverned/{name}" for name in run)])
+    assert found == sorted([*run, "report.html", "training.png", *(f"ungoverned/{name}" for name in run)])
     assert load(demo.DemoConfig, outcome.folder / "config.toml") == demo.DemoConfig(device="cpu")
 
 

@@ -107,6 +107,20 @@ def parser() -> argparse.ArgumentParser:
     scan.add_argument("--parquet", type=Path, metavar="FILE", help="write the findings to a Parquet file instead")
     scan.add_argument("--threads", type=int, help="how many threads scan (default: all)")
     scan.set_defaults(run=_scan, positional="paths")
+    report = commands.add_parser(
+        "report",
+        parents=[shared],
+        allow_abbrev=False,
+        help="write what happened in a run, or in several, as one HTML file",
+        description="Read the journals of runs and write one self-contained HTML file: the curve with what was left "
+        "out and undone, each intervention with its evidence and cost, the evaluation with intervals, and the "
+        "comparison of several runs.",
+    )
+    report.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or a journal")
+    report.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="where it goes (default: report.html in the first run folder)"
+    )
+    report.set_defaults(run=_report, positional="runs")
     return front
 
 
@@ -154,6 +168,7 @@ def _demo(options: argparse.Namespace) -> int:
     view.line(f"difference of accuracy {outcome.comparison.difference}\n")
     view.line(f"run folder  {outcome.folder}")
     view.line(f"picture     {outcome.picture}")
+    view.line(f"report      {outcome.report}")
     return FINE
 
 
@@ -164,6 +179,15 @@ def _scan(options: argparse.Namespace) -> int:
     if outcome.failed:
         return FAILED  # what was not read may hold anything
     return FOUND if outcome.found else FINE
+
+
+def _report(options: argparse.Namespace) -> int:
+    from flyball.observe.html import write_report
+
+    first = Path(options.runs[0])
+    output = options.output or (first if first.is_dir() else first.parent) / "report.html"
+    sys.stdout.write(f"{write_report(options.runs, output)}\n")
+    return FINE
 
 
 def _accuracy(result: ClassificationResult | None) -> str:

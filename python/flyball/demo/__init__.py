@@ -51,6 +51,7 @@ class Outcome:
         steps_lost: How many applied steps the rollbacks took back.
         folder: The run folder; the ungoverned run is in a folder of its own in it.
         picture: Both runs in one picture.
+        report: Both runs in one page.
         evaluation: All that is known of the governed model, on the test split.
         rival: The same of the ungoverned one.
         comparison: The governed model against the ungoverned one, sample by sample.
@@ -63,6 +64,7 @@ class Outcome:
     steps_lost: int
     folder: Path
     picture: Path
+    report: Path
     evaluation: Evaluation
     rival: Evaluation
     comparison: Comparison
@@ -88,6 +90,7 @@ def run(config: DemoConfig, folder: Path | None, show: Callable[[Event], None]) 
     from flyball.device import choose_device
     from flyball.govern.records import RolledBack, VerdictGiven
     from flyball.observe import plots
+    from flyball.observe.html import write_report
 
     device = choose_device(config.device)
     splits = data.digits(validation=config.data.validation, test=config.data.test, seed=config.seed)
@@ -101,6 +104,7 @@ def run(config: DemoConfig, folder: Path | None, show: Callable[[Event], None]) 
     journals = [events.read(one / run_folder.JOURNAL) for one in (folder, twin)]
     picture = folder / "training.png"
     plots.save(plots.governed(*journals, faults=faults), picture)
+    report = write_report([folder, twin], folder / "report.html")
     told = [record.event for record in events.read(folder / run_folder.JOURNAL)]
     left_out = {e.step for e in told if isinstance(e, VerdictGiven) and e.action == "skip" and "data" in e.reasons}
     rollbacks = [event for event in told if isinstance(event, RolledBack)]
@@ -112,6 +116,7 @@ def run(config: DemoConfig, folder: Path | None, show: Callable[[Event], None]) 
         steps_lost=sum(back.step - back.back_to for back in rollbacks),
         folder=folder,
         picture=picture,
+        report=report,
         evaluation=governed,
         rival=ungoverned,
         comparison=governed.compare(ungoverned),

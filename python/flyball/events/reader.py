@@ -82,16 +82,22 @@ class JournalReader:
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.endswith(b"\n"):
-                    yield self._record(line, number)
+                    yield self.record_of(line, self.path, number)
                 else:
                     torn = len(line)
         self.torn = torn
 
-    def _record(self, line: bytes, number: int) -> Record:
+    @staticmethod
+    def record_of(line: bytes, path: Path, number: int) -> Record:
+        """Return what a line holds; `path` and `number` say where it stands.
+
+        Raises:
+            JournalError: It is not an event.
+        """
         try:
             return _parse(line)
         except (ValueError, RecursionError) as error:
-            raise JournalError(f"`{self.path}:{number}` is not an event: {error}") from error
+            raise JournalError(f"`{path}:{number}` is not an event: {error}") from error
 
 
 def read(path: str | os.PathLike[str]) -> JournalReader:
