@@ -12,19 +12,19 @@ from torch.utils.data import DataLoader, DistributedSampler
 from flyball import Policy, Trainer
 from flyball.data import digits
 from flyball.objective import Task
-from flyball.train.distributed import Part
+from flyball.train.distributed import Part, seed
 
 torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 rank = torch.distributed.get_rank()
 folder, epochs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
 splits = digits()
 
-torch.manual_seed(0)  # the same weights on every rank
+seed(0)  # the same weights on every rank
 model = torch.nn.Sequential(
     torch.nn.Flatten(), torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(128, 10)
 )
 model = DistributedDataParallel(model)
-torch.manual_seed(rank)  # and dropout of its own
+seed(0, apart=True)  # and dropout of its own
 
 trainer = Trainer(
     model, Task(), torch.optim.AdamW(model.parameters(), lr=3e-3), policy=Policy(snapshot_every=25), run=folder

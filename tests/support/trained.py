@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import random
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -16,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from flyball.errors import FlyballError
 from flyball.govern import Policy
-from flyball.objective import Task
-from flyball.train import Callback, Step, Trainer
-from flyball.train.distributed import Part, load_sharded, newest_of_all, save_sharded
+from flyball.objective import Task, Uncertainty
+from flyball.train import Callback, EarlyStopping, Epoch, Step, Trainer
+from flyball.train.distributed import Part, load_sharded, newest_of_all, save_sharded, seed
 from support.governed import data
 
 _POLICY = Policy(diagnosis=False, snapshot_every=5)
@@ -80,12 +83,15 @@ class Stop(Callback):
             os.kill(os.getpid(), self.how)
 
 
-def resumed(rank: int, kind: str, folder: Path) -> dict[str, Any]:
+def resumed(rank: int, kind: str, governed: bool, folder: Path) -> dict[str, Any]:  # noqa: FBT001 -- a case
     """Stop rank 1 by a signal, so that all stop; resume; compare with the run that was never stopped."""
-    whole = trainer_of(rank, kind, policy=_POLICY)
+    policy = _POLICY if governed else None
+    whole = trainer_of(rank, kind, policy=policy)
     whole.fit(loader_of(rank), epochs=3)
     stop = [Stop(9, signal.SIGTERM)] if rank == 1 else []
-    first = trainer_of(rank, kind, policy=_POLICY, run=folder, checkpoint_every=4, callbacks=stop)
+    first = trainer_of(
+        rank, kind, policy=policy, run=folder, checkpoint_every=4, callbacks=stop, log_ranks=not governed
+    )
     stopped = None
     try:
         first.fit(loader_of(rank), epochs=3)
@@ -93,7 +99,7 @@ def resumed(rank: int, kind: str, folder: Path) -> dict[str, Any]:
         stopped = (str(end), first.step)
     dist.barrier()
     torch.manual_seed(77)  # what the random state is now does not matter
-    second = trainer_of(rank, kind, policy=_POLICY, run=folder, checkpoint_every=4)
+    second = trainer_of(rank, kind, policy=policy, run=folder, checkpoint_every=4, log_ranks=not governed)
     second.fit(loader_of(rank), epochs=3, resume="auto")
     return {
         "stopped": stopped,
@@ -102,10 +108,85 @@ def resumed(rank: int, kind: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def killed(rank: int, kind: str, folder: Path) -> None:
+def drawn(rank: int, folder: Path) -> dict[str, Any]:  # noqa: ARG001 -- every rank does the same
+    """Seed, train with dropout, break off, resume with other seeds; return what was drawn, and the weights at first."""
+    seed(3)
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(8, 32), nn.Dropout(0.5), nn.Linear(32, 4)))
+    first = [one.detach().clone() for one in model.parameters()]
+    masks: list[torch.Tensor] = []
+    model.module[1].register_forward_hook(lambda _, __, said: masks.append(said.detach() != 0))
+    seed(3, apart=True)
+    state = model.state_dict()
+
+    def fit(epochs: int, **more: Any) -> list[torch.Tensor]:
+        masks.clear()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        Trainer(model, Task(), optimizer, run=folder, log_ranks=True).fit(
+            [(torch.ones(4, 8), torch.arange(4))] * 3, epochs=epochs, **more
+        )
+        return [*masks]
+
+    one = fit(1)
+    model.load_state_dict(state)
+    seed(99)
+    again = fit(2, resume="auto")
+    return {"first": first, "one": one, "again": again, "numpy": float(np.random.random()), "python": random.random()}  # noqa: NPY002
+
+
+def bound(rank: int) -> dict[str, Any]:
+    """Learn the weights of two terms on this rank's data, by the trainer and as one module under DDP."""
+    torch.manual_seed(0)
+    model = nn.Linear(8, 4)
+    start = copy.deepcopy(model.state_dict())
+    batches = [batch for batch, _ in zip(loader_of(rank), range(6), strict=False)]
+    found = {}
+    for how in ("trainer", "bound"):
+        model.load_state_dict(start)
+        objective = Uncertainty(float(rank) if how == "trainer" else 0.0) * Task() + Uncertainty() * Task("focal")
+        optimizer = torch.optim.SGD([*model.parameters(), *objective.parameters()], lr=0.1)
+        if how == "trainer":
+            Trainer(DistributedDataParallel(model), objective, optimizer).fit(batches, epochs=2)
+        else:
+            together = DistributedDataParallel(objective.bound_to(model))
+            for number in range(12):
+                together(batches[number % 6], step=number).loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        found[how] = [one.detach().clone() for one in (*model.parameters(), *objective.parameters())]
+    return found
+
+
+def over(rank: int) -> list[Any]:
+    """Let only rank 1 have waited too long for an improvement; return where this rank stopped."""
+    stopping = EarlyStopping(patience=2)
+    told = [Patience(stopping)] if rank == 1 else []
+    found = []
+    for policy in (None, _POLICY):
+        stopping.load_state_dict({"best": None, "waited": 0})
+        one = trainer_of(rank, "ddp", policy=policy, stopping=stopping, callbacks=told)
+        rows = Rows(16)
+        history = one.fit(loader_of(rank), DataLoader(rows, batch_size=8, sampler=Part(rows)), epochs=5)
+        found.append((len(history), history.reason))
+    return found
+
+
+class Patience(Callback):
+    """Lose it after the second epoch."""
+
+    def __init__(self, stopping: EarlyStopping) -> None:
+        self.stopping = stopping
+
+    def epoch_ends(self, trainer: Trainer, epoch: Epoch) -> None:  # noqa: ARG002 -- the protocol
+        if epoch.epoch == 2:
+            self.stopping.waited = 99
+
+
+def killed(rank: int, kind: str, governed: bool, folder: Path) -> None:  # noqa: FBT001 -- a case
     """Kill rank 1 in a training."""
     stop = [Stop(9, signal.SIGKILL)] if rank == 1 else []
-    trainer_of(rank, kind, policy=_POLICY, run=folder, callbacks=stop).fit(loader_of(rank), epochs=3)
+    trainer_of(rank, kind, policy=_POLICY if governed else None, run=folder, callbacks=stop).fit(
+        loader_of(rank), epochs=3
+    )
 
 
 def common(rank: int, kind: str, folder: Path) -> Any:

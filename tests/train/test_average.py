@@ -22,6 +22,7 @@ from flyball.train.average import EMA, SWA, Average
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 INPUTS = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.randint(2, (24,), generator=torch.Generator().manual_seed(1))
@@ -237,6 +238,44 @@ def test_an_average_is_current_when_it_can_be_measured_as_it_is(normalised: bool
     current.append((follows.current, late.current))
     plain = not normalised
     assert current == [(False, False), (True, plain), (True, True), (True, plain)]
+
+
+@pytest.mark.parametrize("refresh", [True, 2, False])
+def test_a_trainer_refreshes_an_average_measures_it_and_saves_it(refresh: bool | int, tmp_path: Path) -> None:  # noqa: FBT001
+    """Property C32: the loss of the refreshed average is measured beside the model's, and a checkpoint holds it."""
+    net = model()
+    loader = [(INPUTS[at : at + 8], TARGETS[at : at + 8]) for at in range(0, 24, 8)]
+    average = SWA(net, start=3)
+    trainer = Trainer(
+        net, Task(), torch.optim.SGD(net.parameters(), lr=0.1), average=average, refresh=refresh, run=tmp_path / "run"
+    )
+    history = trainer.fit(loader, loader, epochs=3)
+    by_epoch = ["average.loss" in epoch.validation for epoch in history]
+    if not refresh:
+        assert by_epoch == [False, False, False]
+        return
+    assert by_epoch == [False, True, True], "it begins with the fourth step"
+    assert history[-1].validation["average.loss"] == evaluate(average.module, loader).loss.value
+    wanted = copy.deepcopy(average)
+    wanted.refresh(loader, batches=None if refresh is True else refresh)
+    for mine, direct in zip(average.module.buffers(), wanted.module.buffers(), strict=True):
+        torch.testing.assert_close(mine, direct)
+    other = model()
+    again = SWA(other, start=3)
+    Trainer(
+        other, Task(), torch.optim.SGD(other.parameters(), lr=0.1), average=again, refresh=refresh, run=tmp_path / "run"
+    ).fit(loader, epochs=3, resume="auto")
+    for mine, saved in zip(average.module.state_dict().values(), again.module.state_dict().values(), strict=True):
+        assert torch.equal(mine, saved)
+
+
+def test_without_validation_an_average_is_refreshed_at_the_end_and_one_pass_of_data_is_not_used_for_it() -> None:
+    net, other = model(), model()
+    loader = [(INPUTS[at : at + 8], TARGETS[at : at + 8]) for at in range(0, 24, 8)]
+    average, stale = SWA(net, start=0), SWA(other, start=0)
+    Trainer(net, Task(), torch.optim.SGD(net.parameters(), lr=0.1), average=average).fit(loader, epochs=1)
+    Trainer(other, Task(), torch.optim.SGD(other.parameters(), lr=0.1), average=stale).fit(iter(loader), epochs=1)
+    assert (average.current, stale.current) == (True, False)
 
 
 def test_a_trainer_measures_the_average_beside_the_model() -> None:

@@ -32,19 +32,55 @@ def test_the_trainer_is_the_hand_written_loop_to_the_bit(two: Ranks, kind: str, 
     assert two.values(trained.like_a_loop, kind, governed) == [True, True]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_signal_to_one_rank_stops_all_and_they_go_on_to_the_bit(two: Ranks, kind: str, tmp_path: Path) -> None:
-    """Each rank's random state and place in the data are its own, and come back."""
-    answers = two.values(trained.resumed, kind, tmp_path / "run")
+@pytest.mark.parametrize(("kind", "governed"), [("ddp", True), ("ddp", False), ("fsdp", True)])
+def test_a_signal_to_one_rank_stops_all_and_they_go_on_to_the_bit(
+    two: Ranks,
+    kind: str,
+    governed: bool,  # noqa: FBT001 -- a case
+    tmp_path: Path,
+) -> None:
+    """Properties C24, X6: random state and the place in the data are each rank's own, and come back.
+
+    Rank 0 writes the journal; the others theirs on request.
+    """
+    answers = two.values(trained.resumed, kind, governed, tmp_path / "run")
     assert [answer["same"] for answer in answers] == [True, True]
     assert answers[0]["stopped"] == answers[1]["stopped"]
-    assert answers[0]["stopped"][1] == 10
-    assert answers[0]["folders"] == ["events.jsonl", "ranks/1/events.jsonl"]
+    assert answers[0]["stopped"][1] == (10 if governed else 9)
+    assert answers[0]["folders"] == ["events.jsonl"] + ["ranks/1/events.jsonl"] * (not governed)
 
 
-def test_a_killed_rank_is_named_in_the_journal_of_the_others(tmp_path: Path) -> None:
+def test_ranks_begin_with_the_same_weights_and_draw_apart_also_after_a_resume(two: Ranks, tmp_path: Path) -> None:
+    """R of seeding: weights alike, streams of their own, in Python's and NumPy's generators too."""
+    one, other = two.values(trained.drawn, tmp_path / "run")
+    assert all(map(torch.equal, one["first"], other["first"]))
+    for before, after in ((one["one"], other["one"]), (one["again"], other["again"])):
+        assert len(before) == len(after) == 3
+        assert not any(map(torch.equal, before, after))
+    for rank in (one, other):
+        assert not torch.equal(rank["again"][0], rank["one"][0]), "it goes on, and does not begin again"
+    assert one["numpy"] != other["numpy"] and one["python"] != other["python"]
+
+
+def test_parameters_of_the_objective_are_learnt_from_the_data_of_all_ranks(two: Ranks) -> None:
+    """By the trainer, also where the ranks made them differently, as by DDP around model and objective."""
+    one, other = two.values(trained.bound)
+    for how in ("trainer", "bound"):
+        assert all(map(torch.equal, one[how], other[how]))
+    for by_trainer, by_ddp in zip(one["trainer"], one["bound"], strict=True):
+        torch.testing.assert_close(by_trainer, by_ddp)
+    assert one["trainer"][-1] != 0.0
+
+
+def test_early_stopping_of_one_rank_is_that_of_all(two: Ranks) -> None:
+    """Property X6."""
+    assert two.values(trained.over) == [[(2, "early stopping")] * 2] * 2
+
+
+@pytest.mark.parametrize("governed", [True, False])
+def test_a_killed_rank_is_named_in_the_journal_of_the_others(tmp_path: Path, governed: bool) -> None:  # noqa: FBT001
     with ranks(2) as started:
-        answers = started.run(trained.killed, "ddp", tmp_path / "run", last=True)
+        answers = started.run(trained.killed, "ddp", governed, tmp_path / "run", last=True)
     assert answers[1] == Gone(-9)
     assert isinstance(answers[0], AgreementError) and answers[0].ranks == (1,)
     assert "rank 1 is gone" in (tmp_path / "run" / "events.jsonl").read_text().splitlines()[-1]

@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from flyball import events
 from flyball.errors import CheckpointError, ConfigError, InputError, RunExistsError
-from flyball.govern import Policy
+from flyball.govern import Action, Level, Policy, Verdict
 from flyball.objective import ObjectiveMeasured, Task
 from flyball.train import Callback, EarlyStopping, Epoch, History, Step, Stopped, Trainer
+from flyball.train.average import EMA
 from flyball.train.checkpoint import found
 from flyball.train.ungoverned import Ungoverned
 
@@ -463,6 +464,42 @@ def test_without_a_folder_there_is_nothing_to_save_and_an_interrupt_is_one() -> 
         trainer(callbacks=[Signals(signal.SIGINT, at=2)]).fit(DataLoader(data(), batch_size=8), epochs=1)
 
 
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_signal_does_not_wait_for_a_validation_which_is_made_when_the_run_goes_on(
+    tmp_path: Path,
+    averaged: bool,  # noqa: FBT001 -- a case
+) -> None:
+    loader = DataLoader(data(), batch_size=8)
+    batches = [(torch.randn(6, 5, generator=torch.Generator().manual_seed(n)), torch.arange(6) % 3) for n in range(9)]
+
+    def made(**more: Any) -> Trainer:
+        model = network()
+        return trainer(model, average=EMA(model) if averaged else None, **more)
+
+    reference = made()
+    whole = reference.fit(loader, batches, epochs=2)
+    asked: list[int] = []
+
+    class Kills(list[Any]):
+        """Sends a signal while its third batch is drawn."""
+
+        def __iter__(self) -> Iterator[Any]:
+            for number, batch in enumerate(super().__iter__()):
+                asked.append(number)
+                if len(asked) == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+    with pytest.raises(Stopped) as caught:
+        made(run=tmp_path / "run").fit(loader, Kills(batches), epochs=2)
+    assert asked == [0, 1, 2]
+    assert caught.value.checkpoint == "00002-step-00000008"
+    resumed = made(run=tmp_path / "run")
+    history = resumed.fit(loader, batches, epochs=2, resume="auto")
+    assert [epoch.validation for epoch in history] == [epoch.validation for epoch in whole]
+    assert equal(resumed.model, reference.model)
+
+
 # --- the folder of the run
 
 
@@ -605,6 +642,39 @@ def test_a_loader_without_a_batch_is_named() -> None:
         trainer().fit(DataLoader(data(), batch_size=8), iter(()), epochs=1)
 
 
+@pytest.mark.parametrize("policy", [None, Policy()], ids=["bare", "governed"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_epoch_in_which_nothing_counts_is_an_error_and_not_a_loss_of_none(
+    policy: Policy | None, accumulate: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = (torch.randn(4, 5), torch.full((4,), -100))
+    run = trainer(policy=policy, accumulate=accumulate)
+    with pytest.raises(InputError, match=r"epoch 1 trained nothing: all of its batches were left out.*`ignore_index`"):
+        run.fit([batch] * 4, [batch], epochs=1)
+    assert run.history.reason == "running"
+    assert "no sample, or token, of its batches counts" in caplog.text
+
+
+def test_an_epoch_for_which_the_memory_is_too_small_says_so() -> None:
+    with pytest.raises(InputError, match=r"epoch 1 trained nothing: .*memory was too small"):
+        trainer(Small(2), on_oom="skip").fit([(torch.randn(4, 5), torch.arange(4) % 3)] * 3, epochs=1)
+
+
+def test_a_run_of_which_no_update_was_applied_is_not_called_completed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a gradient scaler still looks for its scale when the only step is over."""
+    run = trainer()
+    before = weights(run.model)[0]
+
+    refused = Verdict(0, "train", Level.OK, Action.SKIP, ("amp-skip",))
+    monkeypatch.setattr(run._verbs, "step", lambda _: refused)
+    history = run.fit([(torch.randn(4, 5), torch.arange(4) % 3)], epochs=1)
+    assert (history.reason, history[0].loss, history[0].left_out) == ("nothing applied", None, 1)
+    assert "none of the 1 updates of this run was applied" in caplog.text
+    assert torch.equal(weights(run.model)[0], before)
+
+
 def test_a_label_out_of_range_is_one_clear_message() -> None:
     batch = (torch.randn(4, 5), torch.tensor([0, 1, 2, 3]))
     with pytest.raises(InputError, match=r"(?i)label|target|class") as caught:
@@ -683,6 +753,7 @@ def test_a_disk_that_fills_during_training_does_not_end_it_and_the_last_checkpoi
         ({"checkpoint_every": 0, "run": "x"}, InputError, "`checkpoint_every` is 0"),
         ({"checkpoint_every": 5}, ConfigError, "`checkpoint_every` writes checkpoints, and `run` is None"),
         ({"stopping": EarlyStopping(restore=True)}, ConfigError, "`stopping` with `restore` writes checkpoints"),
+        ({"refresh": 0}, InputError, "`refresh` is 0: give True, False, or how many batches"),
         ({"on_oom": "retry"}, InputError, "`on_oom` is 'retry': use 'raise', 'skip' or 'split'"),
         ({"max_norm": -1.0}, InputError, "`max_norm` is -1.0: pass a number above 0"),
     ],

@@ -48,6 +48,7 @@ def evaluate(
     step: int = 0,
     steps: int | None = None,
     epoch: int = 0,
+    before_batch: Callable[[], object] | None = None,
 ) -> Evaluation:
     """Measure a model on every batch of a loader, in evaluation mode, without changing anything.
 
@@ -74,6 +75,7 @@ def evaluate(
         step: How many updates came before, for weights that follow the step.
         steps: How many there will be in all.
         epoch: How many epochs came before.
+        before_batch: Called before each batch is measured; what it raises ends the evaluation, and all is as before.
 
     Raises:
         InputError: There is no batch, or nothing in the batches counts; or something asked for is not known.
@@ -95,6 +97,8 @@ def evaluate(
                 for number, batch in enumerate(data):
                     if number == most:
                         break
+                    if before_batch is not None:
+                        before_batch()
                     one.add(model, read(batch).to(device), where)
             except InputError as error:
                 if not all_ranks:

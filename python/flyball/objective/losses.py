@@ -68,14 +68,16 @@ def cross_entropy(
             (Lin et al., 2017); its mean is over the elements, whatever their class counts.
         counts: How much each element counts.
     """
+    if gamma == 0.0 and counts is None:
+        return functional.cross_entropy(
+            scores, targets, class_weight, ignore_index=ignore_index, label_smoothing=smoothing
+        )
 
     def each(of_class: Tensor | None, reduction: str) -> Tensor:
         return functional.cross_entropy(
             scores, targets, of_class, ignore_index=ignore_index, label_smoothing=smoothing, reduction=reduction
         )
 
-    if gamma == 0.0 and counts is None:
-        return each(class_weight, "mean")
     values, divisor = each(class_weight, "none"), None
     counts = spread(counts, values.shape)
     if not targets.is_floating_point():

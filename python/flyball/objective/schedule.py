@@ -163,8 +163,9 @@ class _Ramp(Schedule):
             return self.end
         return self._between(max(step, 0) / (length - 1)) if step > 0 else self.start
 
+    @abstractmethod
     def _between(self, progress: float) -> float:
-        raise NotImplementedError
+        """Return the value at a progress strictly between 0 and 1."""
 
 
 class Linear(_Ramp):
@@ -261,8 +262,9 @@ class _After(Schedule):
         left = None if steps is None else steps - length
         return self._before(step, length, left) if step < length else self.then.at(step - length, left)
 
+    @abstractmethod
     def _before(self, step: int, length: int, left: int | None) -> float:
-        raise NotImplementedError
+        """Return the value at a step before `length`, after which so many are left."""
 
 
 class Warmup(_After):

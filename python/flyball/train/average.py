@@ -13,6 +13,7 @@ back with a rollback.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +33,7 @@ else:
     from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 
-class Average(nn.Module):
+class Average(nn.Module, ABC):
     """An average of the weights that a model had; see `EMA` and `SWA`.
 
     Attributes:
@@ -67,9 +68,9 @@ class Average(nn.Module):
         fits = self.follows or self._refreshed == self.updates or not _normalised(self.module)
         return self.ready and fits
 
+    @abstractmethod
     def share(self) -> float | None:
         """Return the share that the next state gets in the average; None if it does not enter."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:

@@ -2,17 +2,20 @@
 
     torchrun --nproc-per-node 4 train.py
 
-Every rank leaves what it leaves in a folder of its own, as its random state and its place in the data are its own: rank
-0 in the run folder, the others in `ranks/N` inside it. A run is resumed from the newest checkpoint that all ranks have.
+Every rank writes its checkpoints into a folder of its own, as its random state and its place in the data are its own:
+rank 0 into the run folder, the others into `ranks/N` inside it. The journal is rank 0's, unless more are asked for. A
+run is resumed from the newest checkpoint that all ranks have.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -40,6 +43,29 @@ def world() -> tuple[int, int]:
     if not dist.is_available() or not dist.is_initialized():
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
+
+
+def seed(number: int, *, apart: bool = False) -> None:
+    """Seed the generators of Python, NumPy and torch: alike on every rank, or so that no two ranks draw the same.
+
+        seed(0)
+        model = DistributedDataParallel(make_model())    # the same weights everywhere
+        seed(0, apart=True)                              # and from here on dropout and augmentation of its own
+
+    Args:
+        number: The seed of the run, 0 or more.
+        apart: Whether each rank gets a stream of its own.
+
+    Raises:
+        InputError: `number` is negative.
+    """
+    if number < 0:
+        raise InputError(f"`number` is {number}: seed with 0 or more")
+    path = (1 + world()[0],) if apart else ()
+    for_torch, for_numpy, for_python = np.random.SeedSequence(number, spawn_key=path).generate_state(3, np.uint32)
+    torch.manual_seed(int(for_torch))
+    np.random.seed(for_numpy)  # noqa: NPY002 -- what many augmentations draw from
+    random.seed(int(for_python))
 
 
 def own_folder(folder: Path) -> Path:

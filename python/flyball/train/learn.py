@@ -82,6 +82,7 @@ class Learner:
         size: How many batches a whole group has.
         on_oom: What is done with a batch for which the memory is too small.
         modules: Whose buffers a batch that is left out must not have changed.
+        channels_last: Whether images come to the model with their channels last in memory.
 
     Attributes:
         precision: What a forward is entered with, to compute in the type that was asked for.
@@ -98,6 +99,7 @@ class Learner:
         size: int,
         on_oom: OnOutOfMemory,
         modules: Sequence[torch.nn.Module],
+        channels_last: bool = False,
     ) -> None:
         self._model = model
         self._objective = objective
@@ -106,6 +108,7 @@ class Learner:
         self._size = size
         self._on_oom = on_oom
         self._modules = modules
+        self._channels_last = channels_last
         self._before = BeforeForward(modules)
         self._whole = dtype is torch.float32
         self.precision: AbstractContextManager[Any] = (
@@ -140,7 +143,7 @@ class Learner:
         weight = self._count(batch)
         if not weight:
             return self._nothing(where)
-        outcome = self._measure(batch.to(self._device), where)
+        outcome = self._measure(self._there(batch), where)
         loss = outcome.loss
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         return Learned(loss.detach(), weight, outcome)
@@ -158,7 +161,7 @@ class Learner:
                 continue
             total += weight
             whole = whole or weight * size
-            outcome = self._measure(batch.to(self._device), where)
+            outcome = self._measure(self._there(batch), where)
             loss = outcome.loss if size == 1 else outcome.loss * (weight / whole)
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
             so_far = loss.detach() if learned is None else learned.loss + loss.detach()
@@ -174,6 +177,11 @@ class Learner:
     @staticmethod
     def _nothing(where: Where) -> None:
         _LOG.error("step %d: no sample, or token, of its batches counts; they are left out", where.step + 1)
+
+    def _there(self, batch: Batch) -> Batch:
+        """Return the batch where the model is, and as it likes it."""
+        batch = batch.to(self._device)
+        return batch._replace(inputs=channels_last(batch.inputs)) if self._channels_last else batch
 
     def _measure(self, batch: Batch, where: Where) -> Outcome:
         step, steps, epoch = where
@@ -192,6 +200,13 @@ class Learner:
         self._before.put_back()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def channels_last(inputs: Any) -> Any:
+    """Return inputs with every tensor of four dimensions laid out with its second one, the channels, last."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+    return rebuilt(inputs, channels_last) if is_container(inputs) else inputs
 
 
 def halved(batch: Batch) -> list[Batch]:

@@ -57,6 +57,7 @@ class Run:
         config: What must be the same where it is resumed.
         device: Where it computes.
         keep: How many of the newest checkpoints stay.
+        told: Whether there is a journal in the folder.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Run:
         config: Mapping[str, Any],
         device: torch.device,
         keep: int,
+        told: bool = True,
     ) -> None:
         self.folder = folder
         self.checkpoints: Checkpoints | None = None
         self._state = state
         self._device = device
         self._keep = keep
+        self._tells = told
         self._journal: Journal | None = None
         self._lock: int | None = None
         self._started = time.monotonic()
@@ -142,20 +145,26 @@ class Run:
             raise RunExistsError(f"`{folder}` is in use by another process that trains there: wait for it") from error
 
     def _open(self, folder: Path) -> None:
-        if not (folder / run_folder.JOURNAL).exists():
+        if not (folder / ENVIRONMENT).exists():
             write_whole(folder / run_folder.CONFIG, written(_for_toml(self.about["config"]), Format.TOML).encode())
             surroundings = json.dumps(environment(self._device), indent=2) + "\n"
             write_whole(folder / ENVIRONMENT, surroundings.encode())
         rank, _ = distributed.world()
         name = folder.resolve().parents[1].name if rank else folder.resolve().name
-        journal = self._journal = Journal(folder / run_folder.JOURNAL, run=name or "run", rank=rank, go_on=True)
+        if self._tells:
+            self._journal = Journal(folder / run_folder.JOURNAL, run=name or "run", rank=rank, go_on=True)
         self.checkpoints = Checkpoints(
             folder / run_folder.CHECKPOINTS,
             self._state,
             keep=self._keep,
             tell=self.tell,
-            settle=lambda: journal.flush(timeout=1.0),
+            settle=self._settle,
         )
+
+    def _settle(self) -> None:
+        """Bring what was said until now to the disk, before a checkpoint that was taken after it."""
+        if self._journal is not None:
+            self._journal.flush(timeout=1.0)
 
     def started(self, checkpoint: resuming.Checkpoint | None, epoch: int, accept: Collection[str]) -> None:
         """Say in the journal how the run was begun; of a new one, write the first checkpoint.

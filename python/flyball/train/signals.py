@@ -33,6 +33,10 @@ class Stopped(SystemExit):
         return f"stopped by {self.signal}, with `{self.checkpoint}` saved: resume with `resume='auto'`"
 
 
+class Interrupted(Exception):
+    """A signal came while something was measured that can be measured again."""
+
+
 class Wish:
     """While it is entered, SIGTERM and SIGINT are only noted; a second SIGINT interrupts at once, as it always does.
 
@@ -56,6 +60,11 @@ class Wish:
         again, self.signal = self.signal, signal.Signals(number).name
         if again is not None and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
+
+    def heed(self) -> None:
+        """Raise `Interrupted` if a signal came."""
+        if self.signal is not None:
+            raise Interrupted(self.signal)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

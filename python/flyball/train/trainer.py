@@ -12,14 +12,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 
 from flyball.device import choose_dtype
-from flyball.errors import ConfigError, InputError
+from flyball.errors import InputError
 from flyball.evaluation import evaluate
 from flyball.events import EpochFinished, Event, StepSample
 from flyball.govern.governor import Governor
@@ -27,7 +29,7 @@ from flyball.govern.snapshot import TrainingState
 from flyball.govern.snapshot.components import Stateful
 from flyball.govern.verdict import Action
 from flyball.objective import as_objective
-from flyball.train import distributed
+from flyball.train import checks, distributed
 from flyball.train import resume as resuming
 from flyball.train.average import Average
 from flyball.train.callbacks import Callback, Step
@@ -35,12 +37,14 @@ from flyball.train.history import EarlyStopping, Epoch, History, Tally
 from flyball.train.learn import Learned, Learner, OnOutOfMemory, Where, groups
 from flyball.train.run import Run
 from flyball.train.settings import described
-from flyball.train.signals import Stopped, Wish
+from flyball.train.signals import Interrupted, Stopped, Wish
+from flyball.train.switches import switched
+from flyball.train.together import Together
 from flyball.train.ungoverned import Ungoverned
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from flyball.config import Config
     from flyball.evaluation import Evaluation
@@ -65,7 +69,15 @@ class Trainer:
             one large batch; the last group of an epoch may have fewer.
         average: Averaged weights with `update_parameters`; updated after every update. Those of `flyball.train.average`
             are measured after each epoch too, as `average.loss` and so on.
-        compile: Whether the model is compiled, or the mode to compile it in.
+        refresh: Whether BatchNorm's statistics under averaged weights, where they are not known, are measured anew on
+            the training data, for the validation of each epoch and at the end: on all of them, or on so many batches.
+            With False such an average is not measured.
+        compile: Whether the model is compiled, or the mode to compile it in, or all that `Module.compile` takes, as a
+            mapping.
+        tf32: Whether products of float32 may be rounded to TF32 on a GPU, while this trains and measures; None leaves
+            torch's own switch alone.
+        channels_last: Whether the model, and images on their way to it, are laid out with the channels last.
+        deterministic: Whether torch refuses what does not give the same numbers twice, while this trains and measures.
         run: The folder that the run leaves its configuration, journal and checkpoints in; None leaves nothing.
         checkpoint_every: Steps between two checkpoints; None writes one after every epoch.
         max_norm: Clip the gradients to this norm; not at all if None.
@@ -74,6 +86,7 @@ class Trainer:
         keep: How many of the newest checkpoints stay; the best one stays besides.
         log_every: Every so many steps the terms of the objective are written into the journal, each by itself; the loss
             is every step.
+        log_ranks: Whether each of several ranks writes a journal; else rank 0 does, for all.
         callbacks: What looks on; see `flyball.train.callbacks`.
         extra: Anything else with `state_dict` and `load_state_dict` that belongs to the run, by name.
         config: Your own settings: written into the run folder, and compared when the run is resumed.
@@ -99,7 +112,11 @@ class Trainer:
         precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
         accumulate: int = 1,
         average: Any = None,
-        compile: bool | str = False,  # noqa: A002 -- what it is called everywhere
+        refresh: bool | int = True,
+        compile: bool | str | Mapping[str, Any] = False,  # noqa: A002 -- what it is called everywhere
+        tf32: bool | None = None,
+        channels_last: bool = False,
+        deterministic: bool = False,
         run: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         max_norm: float | None = None,
@@ -107,20 +124,19 @@ class Trainer:
         on_oom: OnOutOfMemory = "raise",
         keep: int = 3,
         log_every: int = 10,
+        log_ranks: bool = False,
         callbacks: Sequence[Callback] = (),
         extra: Mapping[str, object] | None = None,
         config: Config | Mapping[str, Any] | None = None,
     ) -> None:
-        for name, value in (("accumulate", accumulate), ("checkpoint_every", checkpoint_every), ("keep", keep)):
-            if value is not None and value < 1:
-                raise InputError(f"`{name}` is {value}: give 1 or more")
-        if on_oom not in {"raise", "skip", "split"}:
-            raise InputError(f"`on_oom` is {on_oom!r}: use 'raise', 'skip' or 'split'")
-        if run is None and (checkpoint_every is not None or (stopping is not None and stopping.restore)):
-            what = "`checkpoint_every`" if checkpoint_every is not None else "`stopping` with `restore`"
-            raise ConfigError(f"{what} writes checkpoints, and `run` is None: name the folder of the run in `run=`")
-        self.device = _device_of(model)
+        checks.arguments(
+            model, accumulate=accumulate, checkpoint_every=checkpoint_every, keep=keep, refresh=refresh, on_oom=on_oom,
+            channels_last=channels_last, run=run, stopping=stopping,
+        )  # fmt: skip
+        self.device = checks.device_of(model)
         self.model, self.average = model, average
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
         self.objective = as_objective(objective).to(self.device)
         self.history = History()
         self.step, self.epoch = 0, 0
@@ -136,6 +152,9 @@ class Trainer:
         self._extra = {**({"objective": self.objective} if self.objective.state_dict() else {}), **(extra or {})}
         self._stopping, self._callbacks = stopping, tuple(callbacks)
         self._accumulate, self._every, self._keep, self._log_every = accumulate, checkpoint_every, keep, log_every
+        self._refresh = refresh
+        self._switches = partial(switched, tf32=tf32, deterministic=deterministic)
+        self._tells = log_ranks or distributed.world()[0] == 0
         self._folder = None if run is None else distributed.own_folder(Path(run))
         self._run: Run | None = None
         self._best: str | None = None
@@ -147,17 +166,20 @@ class Trainer:
         if policy is not None:
             self.governor = Governor(model, self._optimizers, policy=policy, journal=self, extra=self._extra, **parts)
         self._verbs = self.governor or Ungoverned(model, self._optimizers, modules=modules, **parts)
+        self._together = Together(self.governor, model, self.objective, self.write)
         self._learn = Learner(
             model, self.objective, device=self.device, dtype=dtype, scaler=self._scaler, size=accumulate, on_oom=on_oom,
-            modules=[model, *modules],
+            modules=[model, *modules], channels_last=channels_last,
         )  # fmt: skip
         self._config = described(
             self.objective, self._optimizers, self._schedulers, policy=policy, precision=str(dtype)[len("torch.") :],
             accumulate=accumulate, average=average, max_norm=max_norm, stopping=stopping, config=config,
+            refresh=refresh, channels_last=channels_last, tf32=tf32, deterministic=deterministic,
         )  # fmt: skip
         if compile:
-            model.compile(mode=None if compile is True else compile)
-        _tell_of_the_unowned(modules=[model, *modules], optimizers=self._optimizers)
+            how = {} if compile is True else {"mode": compile} if isinstance(compile, str) else compile
+            model.compile(**how)
+        checks.tell_of_the_unowned(modules=[model, *modules], optimizers=self._optimizers)
 
     def fit(
         self,
@@ -188,13 +210,13 @@ class Trainer:
         if epochs < 1:
             raise InputError(f"`epochs` is {epochs}: give 1 or more")
         self.history, self.step, self.epoch = History(), 0, 0
-        tally, stopping = Tally(), self._stopping
+        tally = Tally()
         feed: Feed[Any] = self._verbs.feed(train, accumulate=self._accumulate)
-        steps = None if (batches := _length(train)) is None else epochs * -(-batches // self._accumulate)
+        steps = None if (batches := checks.length_of(train)) is None else epochs * -(-batches // self._accumulate)
         self._steps = steps
-        with closing(feed), self._open(feed, tally, batches) as run, self._wish(run) as wish:
+        with closing(feed), self._open(feed, tally, batches) as run, self._listening(run) as wish:
             self._begin(run, resume, accept)
-            while self.epoch < epochs and not (stopping and stopping.over):
+            while self.epoch < epochs and not self._over():
                 started = time.monotonic()
                 distributed.set_epoch(train, self.epoch)
                 for callback in self._callbacks:
@@ -202,6 +224,7 @@ class Trainer:
                 for group in () if self._drained(feed) else groups(feed, self._accumulate):
                     asked = self._verbs.probing  # a batch from before, served again: its loss answers a question
                     learned = self._learn(group, Where(self.step, steps, self.epoch))  # forward and backward
+                    self._together.average_gradients()  # of the objective's own parameters, over several ranks
                     if learned is None:
                         self.history.skipped += 1  # for want of memory
                         continue
@@ -212,13 +235,14 @@ class Trainer:
                     self.step = self.history.steps = self.step + 1
                     self._count(run, tally, learned, verdict, rate)
                     self._save_if_due(run, verdict)
-                    if signal := self._wished(wish):
+                    if signal := self._together.stop(wish):
                         self._stop(run, signal)
-                measured = () if validate is None else self._measured(validate)
+                self._see_that_something_was_trained()
+                measured = () if validate is None else self._measured(run, validate, train, wish)
                 self._end_epoch(run, tally, measured, time.monotonic() - started)
-                if signal := self._wished(wish):
+                if signal := self._together.stop(wish):
                     self._stop(run, signal)
-            self._end(run, "early stopping" if stopping and stopping.over else "completed")
+            self._end(run, train)
         return self.history
 
     def validate(self, loader: Iterable[Any], *, average: bool = False) -> Evaluation:
@@ -233,32 +257,72 @@ class Trainer:
         Raises:
             InputError: The loader has no batch, or nothing in its batches counts.
         """
+        return self._evaluated(loader, average=average)
+
+    def _evaluated(
+        self, loader: Iterable[Any], *, average: bool, before_batch: Callable[[], object] | None = None
+    ) -> Evaluation:
         model, name = (self.average.module, "validation.average") if average else (self.model, "validation")
-        with self._learn.precision:
+        with self._learn.precision, self._switches():
             return evaluate(
                 distributed.bare(model), loader, objective=self.objective, device=self.device, name=name,
                 all_ranks=distributed.world()[1] > 1, step=self.step, steps=self._steps, epoch=self.epoch,
+                before_batch=before_batch,
             )  # fmt: skip
 
-    def _measured(self, loader: Iterable[Any]) -> tuple[Evaluation, ...]:
-        """Measure the model, and the average as soon as it is one."""
-        averaged = isinstance(self.average, Average) and self.average.current
-        return (self.validate(loader), self.validate(loader, average=True)) if averaged else (self.validate(loader),)
+    def _measured(self, run: Run, loader: Iterable[Any], train: Iterable[Any], wish: Wish) -> Sequence[Evaluation]:
+        """Measure the model, and the average as soon as it is one; a signal does not wait for it.
+
+        What was measured until then is dropped, and measured when the run is resumed. Of several ranks each waits for
+        the others, so there a validation is finished first.
+        """
+        heed = wish.heed if self._together.alone else None
+        try:
+            found = [self._evaluated(loader, average=False, before_batch=heed)]
+            if self._averages(train):
+                found.append(self._evaluated(loader, average=True, before_batch=heed))
+        except Interrupted as signal:
+            self._stop(run, str(signal))
+        return found
+
+    def _averages(self, train: Iterable[Any]) -> bool:
+        """Have BatchNorm's statistics belong to the averaged weights, if that is wanted; return whether they do."""
+        average = self.average
+        if not isinstance(average, Average) or not average.ready:
+            return False
+        # What can be read once only is not used up for it.
+        if not average.current and self._refresh and not isinstance(train, Iterator):
+            with self._switches():
+                average.refresh(train, batches=None if self._refresh is True else self._refresh)
+        return average.current
 
     @contextmanager
-    def _wish(self, run: Run) -> Iterator[Wish]:
-        """Listen for signals, and name the rank that is gone where the others fail because of it."""
-        naming = nullcontext() if self.governor is None else self.governor.naming_ranks()
-        with Wish(active=run.folder is not None) as wish, naming:
+    def _listening(self, run: Run) -> Iterator[Wish]:
+        """Listen for signals, name the rank that is gone where the others fail because of it, and set the switches."""
+        with (
+            Wish(active=run.folder is not None) as wish,
+            self._together.naming_ranks(),
+            self._switches(),
+        ):
             yield wish
 
-    def _wished(self, wish: Wish) -> str | None:
-        """Return the signal to stop for; of several ranks, all know it after the same step."""
-        agreement = None if self.governor is None else self.governor.agreement
-        if agreement is None:
-            return wish.signal
-        agreement.stop = wish.signal is not None
-        return (wish.signal or "SIGTERM") if agreement.stopped else None
+    def _over(self) -> bool:
+        """Whether it is time to stop early; all ranks say the same."""
+        return self._stopping is not None and self._together.any(self._stopping.over)
+
+    def _see_that_something_was_trained(self) -> None:
+        """Refuse an epoch in which no step was made: its loss is not known, and nothing would be better after another.
+
+        Raises:
+            InputError: It was one.
+        """
+        if self.step > (self.history[-1].step if self.history else 0):
+            return
+        raise InputError(
+            f"epoch {self.epoch + 1} trained nothing: all of its batches were left out, and the log says of each why. "
+            "Where nothing in them counts, look at the mask, the weights and the `ignore_index`; where the memory was "
+            "too small, make them smaller"
+        )
 
     def _open(self, feed: Feed[Any], tally: Tally, batches: int | None) -> Run:
         """Bring together all that belongs to the run, so that a checkpoint holds it."""
@@ -279,7 +343,7 @@ class Trainer:
             extra={**self._extra, **parts},
         )
         config = {**self._config, "batches": batches}
-        self._run = run = Run(self._folder, state, config=config, device=self.device, keep=self._keep)
+        self._run = run = Run(self._folder, state, config=config, device=self.device, keep=self._keep, told=self._tells)
         state.register_functions("progress", self._progress, self._go_on)
         state.register_functions(resuming.ABOUT, lambda: run.about, lambda _: None)
         self._due, self._saved_at = False, (-1, -1)
@@ -355,7 +419,7 @@ class Trainer:
         self.history.add(record)
         best = False
         if self._stopping is not None and measured:
-            best = self._stopping.see(_monitored(measured, self._stopping.monitor))
+            best = self._stopping.see(checks.monitored(measured, self._stopping.monitor))
             if best:
                 self.history.best = self.epoch
         for evaluation in evaluations:
@@ -370,7 +434,7 @@ class Trainer:
         if best or self._every is None:
             self._save(run, best=best)
 
-    def _stop(self, run: Run, signal: str) -> None:
+    def _stop(self, run: Run, signal: str) -> NoReturn:
         """Save, and leave the process with a code that says so."""
         self.history.reason = signal
         self._save(run)
@@ -381,9 +445,14 @@ class Trainer:
         self._finish(run, signal)
         raise Stopped(signal, name)
 
-    def _end(self, run: Run, reason: str) -> None:
-        self.history.reason = reason
-        if self._saved_at != (self.step, self.epoch):
+    def _end(self, run: Run, train: Iterable[Any]) -> None:
+        trained = any(epoch.loss is not None for epoch in self.history)
+        early = self._over()
+        reason = self.history.reason = "early stopping" if early else "completed" if trained else "nothing applied"
+        if not trained:
+            _LOG.error("none of the %d updates of this run was applied: the model is as it was", self.step)
+        stale = isinstance(self.average, Average) and not self.average.current
+        if (self._averages(train) and stale) or self._saved_at != (self.step, self.epoch):
             self._save(run)
         if run.checkpoints is not None:
             run.checkpoints.wait()
@@ -400,37 +469,3 @@ class Trainer:
         """Write an event into the journal of the run, where there is one."""
         if self._run is not None:
             self._run.tell(event)
-
-
-def _device_of(model: torch.nn.Module) -> torch.device:
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def _length(loader: object) -> int | None:
-    try:
-        return len(loader)  # type: ignore[arg-type]
-    except TypeError:
-        return None
-
-
-def _monitored(measured: Mapping[str, float], name: str) -> float | None:
-    if name not in measured:
-        raise InputError(
-            f"`monitor` is {name!r}, which was not measured: use one of {', '.join(f'`{one}`' for one in measured)}"
-        )
-    return measured[name]
-
-
-def _tell_of_the_unowned(modules: Sequence[torch.nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    owned = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    names = [
-        name
-        for module in modules
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad and id(parameter) not in owned
-    ]
-    if names:
-        shown = ", ".join(f"`{name}`" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        _LOG.warning("no optimizer owns %s: give it to one, or set its `requires_grad` to False", shown)
