@@ -252,3 +252,37 @@ def test_logits_given_as_probabilities_are_told() -> None:
         with pytest.raises(InputError, match=message):
             meter.update(shares, labels)
     assert meter.samples == 0
+
+
+@settings(max_examples=60)
+@given(arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(0.0, 1e60)))
+def test_quantiles_of_the_error_are_right_to_a_256th(errors: Array) -> None:
+    meter = Regression()
+    meter.update(errors, np.zeros(len(errors)))
+    for share, found in meter.compute().quantiles.items():
+        exact = np.quantile(errors, share, method="inverted_cdf")
+        assert found.value == pytest.approx(exact, rel=1 / 256, abs=1e-300)
+        assert found.low <= exact <= found.high
+
+
+def test_the_interval_of_a_quantile_covers_whatever_the_distribution() -> None:
+    rng = np.random.default_rng(0)
+    held = dict.fromkeys((0.5, 0.9, 0.95), 0)
+    for _ in range(400):
+        meter = Regression()
+        meter.update(rng.exponential(size=150), np.zeros(150))
+        found = meter.compute().quantiles
+        for share in held:
+            held[share] += found[share].low <= -math.log(1.0 - share) <= found[share].high
+    assert all(count / 400 >= 0.93 for count in held.values()), held
+
+
+def test_damaged_counts_of_errors_are_refused() -> None:
+    meter = Regression()
+    meter.update(np.array([1.0, 2.0]), np.zeros(2))
+    state = meter.state_dict()
+    one, _, two, _ = state["cells"]
+    for cells in ([one, 1], [two, 1, one, 1], [one, 2, two, 0], [one, 1, 1 << 60, 1], [one, -1, two, 3], "ab"):
+        with pytest.raises(InputError, match="`cells`"):
+            meter.load_state_dict({**state, "cells": cells})
+    assert meter.state_dict() == state

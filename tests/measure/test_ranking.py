@@ -92,10 +92,10 @@ def test_a_million_scores_are_within_the_bound_and_a_millionth(scale: float) -> 
     assert precision_error <= result.average_precision_bound
     if scale == 1.0:
         assert error <= 1e-6
-        assert 0 < result.auroc_bound < 1e-4
-        assert result.average_precision_bound < 1e-4
+        assert 0 < result.auroc_bound < 1e-6
+        assert result.average_precision_bound < 1e-5
     else:
-        assert result.auroc_bound > 1e-4  # a logit of a thousand, or a ten-thousandth, is said to be off the grid
+        assert result.auroc_bound > 1e-5  # a logit of a thousand, or a ten-thousandth, is said to be off the grid
 
 
 def test_saturated_probabilities_are_ranked_where_bins_of_torchmetrics_see_ties() -> None:
@@ -183,10 +183,11 @@ def test_the_state_does_not_grow_with_the_samples() -> None:
     meter = Ranking()
     sizes = []
     for seed in range(4):
-        meter.update(*drawn(200_000, seed))
+        scores, labels = drawn(200_000, seed)
+        meter.update(scores / 1000, labels)  # so close that their cells fill
         sizes.append(len(pickle.dumps(meter.state_dict()["scores"])))
-    assert max(sizes) < 3 * 2**18 * 9
-    assert sizes[3] < 1.6 * sizes[0]
+    assert max(sizes) < 3 * 2**14 * 9
+    assert sizes[3] < 1.3 * sizes[0]  # larger counts, not more of them
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:

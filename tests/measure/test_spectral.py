@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from flyball.errors import InputError
-from flyball.measure import Denominator, Spectral, SpectralResult
+from flyball.measure import Denominator, Spectral, SpectralResult, error_maps
 from flyball.measure.cube import angles, psnr, window
 
 Array = np.ndarray[Any, Any]
@@ -172,3 +172,21 @@ def test_what_cannot_be_measured_is_refused_whole() -> None:
     for arguments, message in [(("log",), "`kind` is 'log'"), (("clamp", 0.0), r"`epsilon` is 0\.0")]:
         with pytest.raises(InputError, match=message):
             Denominator(*arguments)  # type: ignore[arg-type]
+
+
+def test_maps_say_pixel_by_pixel_what_the_numbers_of_an_image_are() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.uniform(0.1, 1.0, (5, 7, 9))
+    prediction = target + rng.normal(0.0, 0.05, target.shape)
+    prediction[:, 2, 3] = 0.0
+    meter = Spectral(5)
+    meter.update(prediction, target)
+    found, maps = meter.compute(), error_maps(prediction, target)
+    assert maps.rmse.shape == maps.mrae.shape == maps.sam_degrees.shape == (7, 9)
+    assert np.sqrt((maps.rmse**2).mean()) == pytest.approx(found.rmse.mean.value)
+    assert maps.mrae.mean() == pytest.approx(found.mrae.mean.value)
+    assert np.argwhere(np.isnan(maps.sam_degrees)).tolist() == [[2, 3]]
+    assert found.sam_degrees is not None
+    assert np.nanmean(maps.sam_degrees) == pytest.approx(found.sam_degrees.mean.value)
+    with pytest.raises(InputError, match="pass one image"):
+        error_maps(np.stack([prediction] * 2), np.stack([target] * 2))

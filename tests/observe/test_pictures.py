@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from flyball.errors import InputError
-from flyball.measure import Classification, ClassificationResult
+from flyball.measure import Classification, ClassificationResult, Ranking, RankingResult
 from flyball.measure.selective import risk_coverage
 from flyball.observe import pictures
 
@@ -84,3 +84,51 @@ def test_what_is_not_named_is_said() -> None:
         pictures.confusion(result(), names=["a"])
     with pytest.raises(InputError, match="`theme` is 'sepia'"):
         pictures.reliability(result(), theme="sepia")  # type: ignore[arg-type]
+
+
+def ranked(classes: int, rows: int = 400, *, curves: bool = True) -> RankingResult:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, max(classes, 2), rows)
+    scores = rng.normal(size=(rows, classes)) + np.linspace(0.5, 2.0, classes) * (
+        labels[:, None] == (np.arange(classes) if classes > 1 else [1])
+    )
+    meter = Ranking(classes)
+    meter.update(scores, labels)
+    return meter.compute(curves=curves)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("classes", [1, 3, 12])
+@pytest.mark.parametrize("rows", [400, 80_000])
+def test_the_curves_end_where_everything_is_found(classes: int, rows: int, theme: Literal["light", "dark"]) -> None:
+    found = ranked(classes, rows)
+    for draw, last in ((pictures.roc, (1.0, 1.0)), (pictures.precision_recall, None)):
+        figure = draw(found, theme=theme)
+        lines = [line for line in figure.axes[0].lines if "chance" not in str(line.get_label())]
+        assert len(lines) == min(classes, 10)
+        for line in lines:
+            x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+            assert x[-1] == 1.0
+            assert (np.diff(x) >= 0).all()
+            assert last is None or y[-1] == 1.0
+        assert drawn(figure) > 1000
+
+
+@pytest.mark.parametrize("rows", [400, 80_000])
+def test_the_area_under_the_points_is_the_area_that_is_told(rows: int) -> None:
+    (one,) = ranked(1, rows).per_class
+    assert one.auroc is not None
+    assert len(one.curve) <= 1001
+    alarms, hits = np.array(one.curve).T
+    area = np.trapezoid(hits / one.positives, alarms / one.negatives)
+    assert area == pytest.approx(one.auroc.value, abs=1e-12 if rows < 1000 else 1e-4)
+    assert one.curve[0] == (0, 0)
+    assert one.curve[-1] == (one.negatives, one.positives)
+
+
+def test_a_result_without_curves_says_how_to_get_them() -> None:
+    for draw in (pictures.roc, pictures.precision_recall):
+        with pytest.raises(InputError, match="curves=True"):
+            draw(ranked(1, curves=False))
+        with pytest.raises(InputError, match="`names` has 1 names for 3 classes"):
+            draw(ranked(3), names=["one"])

@@ -19,8 +19,10 @@ from flyball.measure.ranking import RankingResult as RankingResult
 from flyball.measure.regression import Regression as Regression
 from flyball.measure.regression import RegressionResult as RegressionResult
 from flyball.measure.result import ClassificationResult as ClassificationResult
+from flyball.measure.spectral import ErrorMaps as ErrorMaps
 from flyball.measure.spectral import Spectral as Spectral
 from flyball.measure.spectral import SpectralResult as SpectralResult
+from flyball.measure.spectral import error_maps as error_maps
 from flyball.measure.text import Text as Text
 from flyball.measure.text import TextResult as TextResult
 from flyball.measure.text import perplexity as perplexity
@@ -31,6 +33,7 @@ __all__ = [
     "Classification",
     "ClassificationResult",
     "Denominator",
+    "ErrorMaps",
     "Estimate",
     "MultiLabel",
     "MultiLabelResult",
@@ -44,5 +47,6 @@ __all__ = [
     "SpectralResult",
     "Text",
     "TextResult",
+    "error_maps",
     "perplexity",
 ]

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from flyball.measure.inputs import Array
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 _STATE_PARTS = frozenset(("classes", "probabilities", "scores"))
+_MOST_POINTS = 1000
 
 
 class Ranking(NativeMeter):
@@ -102,8 +103,12 @@ class Ranking(NativeMeter):
                 rows, half = self._of_two(scores), None
         self._native.update(rows, self._labels(labels), half, self._nonfinite == "count")
 
-    def compute(self, confidence: float = 0.95) -> RankingResult:
+    def compute(self, confidence: float = 0.95, *, curves: bool = False) -> RankingResult:
         """Return every number so far; the meter can go on.
+
+        Args:
+            confidence: How often an interval holds the true value.
+            curves: Whether each class also gets the points of its curves, for pictures.
 
         Raises:
             InputError: Nothing was measured yet, or `confidence` is not between 0 and 1.
@@ -113,7 +118,10 @@ class Ranking(NativeMeter):
                 "the meter has seen 0 samples, which have no ranking: call `update` first, and look whether the "
                 "loader is empty"
             )
-        ranked = [_of_class(numbers, confidence) for numbers in self._native.ranked()]
+        ranked = [
+            _of_class(numbers, confidence, _points(self._native.groups(column)) if curves else ())
+            for column, numbers in enumerate(self._native.ranked())
+        ]
         return RankingResult(
             samples=self.samples,
             left_out=self.left_out,
@@ -189,6 +197,8 @@ class RankedClass:
             interval is the logit interval of Boyd, Eng and Page (2013). It includes `average_precision_bound`.
         average_precision_bound: As `auroc_bound`.
         prevalence: The share of positives: the rival of `average_precision`. The rival of `auroc` is 0.5.
+        curve: False and true positives above each threshold, falling, from none to all; at most a thousand points, of
+            which none is further than a 500th from the next in both. Empty unless `compute(curves=True)` asked for it.
     """
 
     positives: int
@@ -198,6 +208,7 @@ class RankedClass:
     average_precision: Estimate | None
     average_precision_bound: float
     prevalence: float
+    curve: tuple[tuple[int, int], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data that `json.dumps` takes."""
@@ -250,7 +261,22 @@ class RankingResult:
         return "\n".join([title, "", *aligned(rows, "<<<"), *absent])
 
 
-def _of_class(numbers: tuple[int, int, float, float, float, float, float], confidence: float) -> RankedClass:
+def _points(groups: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Return the points of the curves, thinned where they lie close."""
+    above = np.concatenate([np.zeros((1, 2), dtype=np.int64), groups[::-1].cumsum(axis=0)])
+    if len(above) > _MOST_POINTS:
+        steps = above * (_MOST_POINTS // 2 - 1) // np.maximum(above[-1], 1)
+        kept = np.concatenate([[True], (steps[1:] != steps[:-1]).any(axis=1)])
+        kept[-1] = True
+        above = above[kept]
+    return tuple((int(alarms), int(hits)) for alarms, hits in above.tolist())
+
+
+def _of_class(
+    numbers: tuple[int, int, float, float, float, float, float],
+    confidence: float,
+    curve: tuple[tuple[int, int], ...] = (),
+) -> RankedClass:
     positives, negatives, auroc, auroc_bound, variance, precision, precision_bound = numbers
     both = positives > 0 and negatives > 0
     few = min(positives, negatives)
@@ -264,6 +290,7 @@ def _of_class(numbers: tuple[int, int, float, float, float, float, float], confi
         ),
         average_precision_bound=precision_bound if positives else 0.0,
         prevalence=positives / (positives + negatives),
+        curve=curve,
     )
 
 

@@ -35,6 +35,46 @@ _DRAWS = 4000
 _FIXED = 2 + len(_NAMES)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorMaps:
+    """Where in an image a reconstruction is off: one number for each pixel, height x width.
+
+    Attributes:
+        rmse: The root of the mean over bands of the squared error.
+        mrae: The mean over bands of the relative error.
+        sam_degrees: The angle between the two spectra; NaN where one of them is zero.
+        denominator: What the relative error was divided by.
+    """
+
+    rmse: NDArray[np.float64]
+    mrae: NDArray[np.float64]
+    sam_degrees: NDArray[np.float64]
+    denominator: Denominator
+
+
+def error_maps(prediction: Array, target: Array, denominator: Denominator | None = None) -> ErrorMaps:
+    """Return the errors of one image pixel by pixel; the means of `rmse` squared, and of the others, are the image's.
+
+    Args:
+        prediction: Bands x height x width.
+        target: The same shape.
+        denominator: What the relative error is divided by.
+
+    Raises:
+        InputError: The shapes differ, a value is not finite, or a denominator is 0.
+    """
+    p, t = _cubes(prediction, "prediction"), _cubes(target, "target")
+    if p.shape != t.shape or len(p) != 1:
+        raise InputError(f"`prediction` has shape {p.shape}, but `target` has {t.shape}: pass one image, bands first")
+    by = Denominator() if denominator is None else denominator
+    return ErrorMaps(
+        rmse=np.sqrt(((p[0] - t[0]) ** 2).mean(axis=0)),
+        mrae=cube.relative_error(p[0], t[0], by).mean(axis=0),
+        sam_degrees=np.degrees(cube.angles(p[0], t[0])),
+        denominator=by,
+    )
+
+
 class Spectral(Meter):
     """Measure reconstructed cubes image by image; values are between 0 and 1, and nothing is clamped unless it says so.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from flyball.measure import ClassificationResult
+    from flyball.measure import ClassificationResult, RankedClass, RankingResult
     from flyball.measure.selective import RiskCoverage
 
 Theme: TypeAlias = Literal["light", "dark"]
@@ -34,6 +34,7 @@ _INK = {"light": "#333333", "dark": "#dddddd"}
 _PAPER = {"light": "white", "dark": "#16191d"}
 _MOST_POINTS = 2000
 _MOST_CELLS = 25
+_MOST_CURVES = 10
 
 
 def reliability(result: ClassificationResult, *, theme: Theme = "light") -> Figure:
@@ -142,6 +143,91 @@ def confusion(
         bars.set_title("worst pairs" if pairs else "no sample is taken for another class", fontsize="medium")
         _bare(bars)
     return figure
+
+
+def roc(result: RankingResult, *, names: Sequence[str] | None = None, theme: Theme = "light") -> Figure:
+    """Draw the share of positives that is found against the share of negatives that is found with them.
+
+    The dashed line is chance. Of one class alone the band is Wilson's interval at each threshold by itself; of several,
+    the ten that rank worst are drawn. The result has to come from `compute(curves=True)`.
+    """
+    classes = _drawable(result, names)
+    with _style(theme):
+        figure, axes = _square(len(classes))
+        axes.plot([0, 1], [0, 1], color=_INK[theme], linestyle="--", linewidth=1, label="chance, 0.5")
+        for place, (name, one) in enumerate(classes):
+            alarms, hits = np.array(one.curve).T
+            rate = alarms / one.negatives
+            axes.plot(rate, hits / one.positives, label=f"{name}{one.auroc}", **_kind(place, len(classes), theme))
+            if len(classes) == 1:
+                found = [wilson(int(hit), one.positives, result.confidence) for hit in hits]
+                low, high = [one.low for one in found], [one.high for one in found]
+                axes.fill_between(rate, low, high, color=_line(theme), alpha=0.2, linewidth=0)
+        axes.set_xlabel("share of negatives above the threshold")
+        axes.set_ylabel("share of positives above the threshold")
+        axes.set_title("area under the curve, with intervals", fontsize="medium")
+        figure.legend(frameon=False, loc="outside lower center", fontsize="small")
+        _bare(axes)
+    return figure
+
+
+def precision_recall(result: RankingResult, *, names: Sequence[str] | None = None, theme: Theme = "light") -> Figure:
+    """Draw how many of those above a threshold are positives against the share of positives that is found.
+
+    The dashed line is chance: the share of positives. Of one class alone the band is Wilson's interval of the precision
+    at each threshold by itself; of several, the ten that rank worst are drawn. The result has to come from
+    `compute(curves=True)`.
+    """
+    classes = _drawable(result, names)
+    with _style(theme):
+        figure, axes = _square(len(classes))
+        for place, (name, one) in enumerate(classes):
+            alarms, hits = np.array(one.curve)[1:].T
+            kind = _kind(place, len(classes), theme)
+            recall = hits / one.positives
+            axes.plot(recall, hits / (alarms + hits), label=f"{name}{one.average_precision}", **kind)
+            if len(classes) == 1:
+                pairs = zip(hits.tolist(), (alarms + hits).tolist(), strict=True)
+                found = [wilson(hit, said, result.confidence) for hit, said in pairs]
+                low, high = [one.low for one in found], [one.high for one in found]
+                axes.fill_between(recall, low, high, color=_line(theme), alpha=0.2, linewidth=0)
+        share = result.prevalence if len(classes) > 1 else classes[0][1].prevalence
+        axes.axhline(share, color=_INK[theme], linestyle="--", linewidth=1, label=f"chance, {share:.4f}")
+        axes.set_xlabel("share of positives above the threshold (recall)")
+        axes.set_ylabel("share that is positive (precision)")
+        axes.set_title("average precision, with intervals", fontsize="medium")
+        figure.legend(frameon=False, loc="outside lower center", fontsize="small")
+        _bare(axes)
+    return figure
+
+
+def _drawable(result: RankingResult, names: Sequence[str] | None) -> list[tuple[str, RankedClass]]:
+    """Return the classes that have a curve, the worst first, each with what its label begins with."""
+    called = [f"class {index}" for index in range(len(result.per_class))] if names is None else list(names)
+    if len(called) != len(result.per_class):
+        raise InputError(f"`names` has {len(called)} names for {len(result.per_class)} classes: give one for each")
+    found = [(f"{name}: ", one) for name, one in zip(called, result.per_class, strict=True) if one.auroc and one.curve]
+    if not found:
+        raise InputError("`result` has no curves: take it from `compute(curves=True)`, of positives and negatives")
+    if len(result.per_class) == 1:
+        return [("", found[0][1])]
+    return sorted(found, key=lambda pair: float(pair[1].auroc or 0.0))[:_MOST_CURVES]
+
+
+def _square(curves: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5, 5 + 0.2 * (1 + curves)), layout="constrained")  # a line of the legend for each
+    axes = figure.subplots()
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    return figure, axes
+
+
+def _kind(place: int, curves: int, theme: Theme) -> dict[str, Any]:
+    """Return colour and dashes of a curve; several are told apart by both, so also in black and white."""
+    if curves == 1:
+        return {"color": _line(theme), "linewidth": 1.5}
+    colours = (_line(theme), _ORANGE, "#009E73", "#CC79A7", "#E69F00")
+    return {"color": colours[place % 5], "linestyle": ("-", (0, (4, 1)))[place // 5], "linewidth": 1.3}
 
 
 def _matrix(axes: Axes, counts: Any, shares: Any, called: Sequence[str], theme: Theme) -> None:

@@ -6,7 +6,8 @@
 )]
 
 use flyball_core::meters::{
-    Classification, Dense, Flags, LabelCounts, Labels, Logit, MultiLabel, NonFinite, Ranking, Scale,
+    Classification, Dense, Flags, LabelCounts, Labels, Logit, MultiLabel, NonFinite, Ranking,
+    Reliability, Scale, Text,
 };
 
 #[derive(serde::Deserialize)]
@@ -152,6 +153,83 @@ fn labels_meet_every_golden_case() {
             if let Some(expected) = expected {
                 assert!((sum / samples - expected).abs() <= 1e-15, "{}", case.name);
             }
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Texts {
+    case: Vec<TextCase>,
+}
+
+#[derive(serde::Deserialize)]
+struct TextCase {
+    name: String,
+    vocabulary: usize,
+    logits: Vec<f64>,
+    targets: Vec<i64>,
+    loss: Option<f64>,
+    hits: u64,
+    counted: [u64; 2],
+}
+
+#[test]
+fn texts_meet_every_golden_case() {
+    let text = include_str!("../../../tests/golden/text.toml");
+    let golden: Texts = toml::from_str(text).expect("valid file");
+    for case in &golden.case {
+        let mut meter = Text::new(case.vocabulary).expect("valid");
+        let rows = Dense::new(&case.logits, case.vocabulary);
+        meter
+            .update(&rows, &case.targets, Some(-100), NonFinite::Refuse)
+            .expect("valid batch");
+        let [tokens, ignored, _, hits] = meter.counts();
+        assert_eq!(
+            ([tokens, ignored], hits),
+            (case.counted, case.hits),
+            "{}",
+            case.name
+        );
+        if let Some(loss) = case.loss {
+            let ours = meter.losses().0.value() / tokens as f64;
+            assert!((ours - loss).abs() <= 1e-12, "{}: {ours}", case.name);
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Calibrations {
+    case: Vec<CalibrationCase>,
+}
+
+#[derive(serde::Deserialize)]
+struct CalibrationCase {
+    name: String,
+    bins: usize,
+    odds: Vec<f64>,
+    right: Vec<u8>,
+    ece: Option<f64>,
+}
+
+#[test]
+fn calibrations_meet_every_golden_case() {
+    let text = include_str!("../../../tests/golden/calibration.toml");
+    let golden: Calibrations = toml::from_str(text).expect("valid file");
+    for case in &golden.case {
+        let mut reliability = Reliability::new(case.bins).expect("valid");
+        for (&odds, &right) in case.odds.iter().zip(&case.right) {
+            reliability.add(odds, right == 1);
+        }
+        let gap: f64 = reliability
+            .bins()
+            .iter()
+            .map(|bin| (bin.confidence.value() - bin.hits as f64).abs())
+            .sum();
+        if let Some(ece) = case.ece {
+            let ours = gap / case.odds.len() as f64;
+            assert!((ours - ece).abs() <= 1e-12, "{}: {ours}", case.name);
+        } else {
+            assert!(case.odds.is_empty(), "{}", case.name);
         }
     }
 }

@@ -110,6 +110,10 @@ impl<T: Logit + numpy::Element> Rows for Strided<'_, T> {
         self.columns
     }
 
+    fn whole(&self) -> Option<&[T]> {
+        self.whole
+    }
+
     #[inline]
     fn row<'a>(&'a self, index: usize, scratch: &'a mut Vec<T>) -> &'a [T] {
         if let Some(slice) = self.slice(index) {

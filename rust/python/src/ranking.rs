@@ -145,6 +145,20 @@ impl Ranking {
         self.lock().state()
     }
 
+    /// Return the negatives and positives of each score, or cell, of a column, by rising score.
+    fn groups<'py>(&self, py: Python<'py>, column: usize) -> PyResult<Bound<'py, PyArray2<i64>>> {
+        if column >= self.columns {
+            return Err(invalid(format!(
+                "`column` is {column}: the meter has {} columns",
+                self.columns
+            )));
+        }
+        let groups = py.detach(|| self.lock().groups(column));
+        let counts: Vec<i64> = groups.into_iter().flatten().map(i64::from).collect();
+        let rows = counts.len() / 2;
+        PyArray1::from_vec(py, counts).reshape([rows, 2])
+    }
+
     /// Return for each column positives, negatives, AUROC with its bound and variance, and average
     /// precision with its bound.
     fn ranked(&self, py: Python<'_>) -> Vec<Numbers> {

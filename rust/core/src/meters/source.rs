@@ -21,6 +21,11 @@ pub trait Rows {
     /// A row below [`Rows::len`], in place or written into `scratch`.
     fn row<'a>(&'a self, index: usize, scratch: &'a mut Vec<Self::Value>) -> &'a [Self::Value];
 
+    /// All values, if they lie row after row in the type that they are computed in.
+    fn whole(&self) -> Option<&[Self::Value]> {
+        None
+    }
+
     /// Whether there are no rows.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -58,6 +63,10 @@ impl<F: Logit> Rows for Dense<'_, F> {
     #[inline(always)]
     fn columns(&self) -> usize {
         self.columns
+    }
+
+    fn whole(&self) -> Option<&[F]> {
+        Some(self.values)
     }
 
     #[inline(always)]
