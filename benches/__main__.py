@@ -14,6 +14,7 @@ NAMES = (
     "classification",
     "governor",
     "import_time",
+    "multi_label",
     "objective",
     "ranking",
     "scan",
