@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from flyball import Policy
 from flyball.errors import InputError
-from flyball.govern import Action
+from flyball.govern import Action, Level, Verdict
 from flyball.govern.governor import Governor
 
 Make = Callable[[], tuple[nn.Module, list[torch.optim.Optimizer], Callable[[nn.Module, int], torch.Tensor]]]
@@ -182,10 +183,84 @@ def test_a_model_without_a_parameter_to_train_is_refused_by_name() -> None:
         Governor(model, [])
 
 
-def test_a_step_without_any_gradient_is_judged_by_its_loss_alone() -> None:
+def test_a_forgotten_backward_is_told_at_the_first_step() -> None:
     model = nn.Linear(2, 2)
     governor = Governor(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(InputError, match=r"no parameter of `optimizer` has a gradient.*call `loss.backward\(\)`"):
+        governor.step(model(torch.ones(1, 2)).sum())
+    assert governor.updates == 0
+
+
+def test_a_later_step_without_any_gradient_is_judged_by_its_loss_alone() -> None:
+    model = nn.Linear(2, 2)
+    governor = Governor(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    model(torch.ones(1, 2)).sum().backward()
+    governor.step(1.0)
     assert governor.step(1.0).action is Action.APPLY
+
+
+@pytest.mark.parametrize("policy", [{"budget": 10.0}, Policy, 13.0])
+def test_a_policy_that_is_none_is_refused_by_name(policy: object) -> None:
+    model = nn.Linear(2, 2)
+    wrong: Any = policy
+    with pytest.raises(InputError, match=r"`policy` is .*: pass a `flyball.Policy`"):
+        Governor(model, torch.optim.SGD(model.parameters(), lr=0.1), policy=wrong)
+
+
+def test_an_action_is_its_text() -> None:
+    assert [one == one.value for one in Action] == [True] * 4
+    assert f"{Action.SKIP}" == "skip"
+
+
+def two_groups(policy: Policy, *, rate: float, head_rate: float) -> list[Verdict]:
+    """Train a body and a head at their own rates, and return the verdicts."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    groups: list[dict[str, Any]] = [
+        {"params": list(model[0].parameters())},
+        {"params": list(model[1].parameters()), "lr": head_rate},
+    ]
+    governor = Governor(model, torch.optim.SGD(groups, lr=rate), policy=policy)
+    verdicts = []
+    for number in range(30):
+        loss = model(torch.full((2, 4), 1.0 + number % 3)).square().mean()
+        loss.backward()
+        verdicts.append(governor.step(loss))
+    return verdicts
+
+
+def test_a_group_that_does_not_move_is_called_dead_once() -> None:
+    verdicts = two_groups(Policy(update_ratio_every=1, dead_steps=8), rate=1e-4, head_rate=0.0)
+    dead = [one for one in verdicts if "dead-group" in one.reasons]
+    assert [(one.step, one.level) for one in dead] == [(8, Level.WATCH)]
+    assert [(part.source, part.group) for part in dead[0].evidence] == [("dead-group", 1)]
+
+
+def test_a_group_that_moves_too_far_is_named_at_the_next_step_and_measured_as_often_as_the_policy_says() -> None:
+    verdicts = two_groups(Policy(update_ratio_every=3, update_ratio_watch=1e-9), rate=1e-4, head_rate=0.0)
+    seen = [one.step for one in verdicts if "update-ratio" in one.reasons]
+    assert seen == list(range(3, 30, 3))
+    assert {part.group for one in verdicts for part in one.evidence} == {0}
+
+
+def test_updates_are_not_measured_unless_the_policy_asks() -> None:
+    assert not any(one.reasons for one in two_groups(Policy(update_ratio_watch=1e-9), rate=1e-4, head_rate=0.0))
+
+
+def test_a_relative_update_is_that_of_the_weights() -> None:
+    """By hand: a step of SGD moves a weight by its rate times the gradient."""
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+    governor = Governor(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.25),
+        policy=Policy(update_ratio_every=1, update_ratio_watch=0.1),
+    )
+    model(torch.ones(1, 1)).sum().backward()
+    governor.step(1.0)
+    model(torch.ones(1, 1)).sum().backward()
+    assert [part.value for part in governor.step(1.0).evidence] == [0.125]
 
 
 def test_the_first_bad_gradient_is_named_in_the_order_of_the_graph_and_not_of_registration() -> None:

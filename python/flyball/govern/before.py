@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +15,8 @@ from flyball.govern.gradients import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+_VALUES = operator.methodcaller("values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,11 @@ class BeforeForward:
     def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
         self.chance: Chance | None = None
         self._modules = modules
+        self._dicts: list[dict[str, Any]] = []
+        self._known: list[Any] = [None]
         self._buffers: list[Buffer] = []
         self._live: list[torch.Tensor] = []
+        self._checked: list[tuple[dict[str, torch.Tensor | None], str, torch.Tensor]] = []
         self._copies: list[torch.Tensor] = []
         self._norm = Norm()
 
@@ -70,19 +76,33 @@ class BeforeForward:
             everything: Whether that of Python and NumPy is part of it.
         """
         self.chance = Chance.now(everything=everything) if chance else None
-        live: list[tuple[torch.nn.Module, str, torch.Tensor]] = []
-        seen: set[int] = set()
-        for module in self._modules:
-            _collect(module, live, seen)
-        if len(live) == len(self._live) and all(map(operator.is_, (tensor for _, _, tensor in live), self._live)):
-            if live:
-                with torch.no_grad():
-                    torch._foreach_copy_(self._copies, self._live)
-            return
+        now = list(chain.from_iterable(map(_VALUES, self._dicts)))
+        if len(now) != len(self._known) or not all(map(operator.is_, now, self._known)):
+            self._look()
+        elif self._live:
+            with torch.no_grad():
+                torch._foreach_copy_(self._copies, self._live)
+
+    def _look(self) -> None:
+        """Find every buffer, and note what shows that there are others: this is done again only then."""
+        modules = list(dict.fromkeys(one for root in self._modules for one in root.modules()))
+        # A module's children and buffers lie in two dicts, which change when one is added, taken away or bound anew.
+        self._dicts = [each for one in modules for each in (one._modules, one._buffers)]  # noqa: SLF001 -- as above
+        self._known = list(chain.from_iterable(map(_VALUES, self._dicts)))
         with torch.no_grad():
-            self._buffers = [Buffer.of(*one) for one in live]
+            self._buffers = [
+                Buffer.of(one, name, tensor)
+                for one in modules
+                for name, tensor in one._buffers.items()  # noqa: SLF001 -- as above
+                if tensor is not None
+            ]
         self._live = [buffer.tensor for buffer in self._buffers]
         self._copies = [buffer.copy for buffer in self._buffers]
+        self._checked = [
+            (buffer.module._buffers, buffer.name, buffer.tensor)  # noqa: SLF001 -- as above
+            for buffer in self._buffers
+            if buffer.checked
+        ]
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -108,21 +128,10 @@ class BeforeForward:
 
     def norm(self) -> torch.Tensor | float | None:
         """Return a number that is finite if the buffers are; it may still lie on their device. None without any."""
-        return self._norm.of([buffer.live() for buffer in self._buffers if buffer.checked]) if self._buffers else None
+        if not self._checked:
+            return None
+        return self._norm.of([then if (now := home[name]) is None else now for home, name, then in self._checked])
 
     def broken(self) -> list[Buffer]:
         """Return the buffers that hold a value that is not finite now."""
         return [buffer for buffer in self._buffers if buffer.checked and not bool(torch.isfinite(buffer.live()).all())]
-
-
-def _collect(module: torch.nn.Module, found: list[tuple[torch.nn.Module, str, torch.Tensor]], seen: set[int]) -> None:
-    """Find the buffers of a module and of those inside it, as `modules()` would; this is done every step."""
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    for name, tensor in module._buffers.items():  # noqa: SLF001 -- a buffer may be bound anew by its name
-        if tensor is not None:
-            found.append((module, name, tensor))
-    for child in module._modules.values():  # noqa: SLF001 -- as above
-        if child is not None:
-            _collect(child, found, seen)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 # Kept batches by age, newest 1. The first is old enough to have its own loss behind it, and young enough to compare.
 AGES = (4, 8, 2, 6)
@@ -33,9 +34,8 @@ class Finding(Enum):
     UNCLEAR = "unclear"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What is kept with a healthy batch, to compare its loss with later.
+class Reference(NamedTuple):
+    """What is kept with a healthy batch, to compare its loss with later. A named tuple, as one is made every step.
 
     Args:
         loss: Its loss when it was applied.

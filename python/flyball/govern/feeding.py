@@ -59,6 +59,9 @@ class Out(NamedTuple):
     keep: bool = True
 
 
+_NOTHING = Out()
+
+
 class Feeding:
     """The feeds of one governor.
 
@@ -89,6 +92,7 @@ class Feeding:
         self._first: Position | None = None
         self._probe: Kept[Any] | None = None
         self._uneven = 0
+        self._settled: Served[Any] | None = None  # the feed that the listener was told of, and has nothing to put right
 
     def feed(self, loader: Iterable[B], accumulate: int) -> Served[B]:
         """Return the feed of a loader.
@@ -160,10 +164,15 @@ class Feeding:
 
     def take(self) -> Out:
         """Return what the present step is made of, and begin the next."""
-        feed = self.current
+        feed, probe = self.current, self._probe
         if feed is None or not self._batches:
-            return Out()
-        probe = self._probe
+            return _NOTHING
+        if self._batches == 1 == feed.accumulate and probe is None:  # nearly always
+            first, contents = self._first, self._contents
+            self._batches, self._first, self._uneven = 0, None, 0
+            if contents:
+                self._contents = []
+            return Out(1, whole=True, first=first, contents=tuple(contents))
         wanted = feed.accumulate if probe is None else len(probe.batches)
         whole = self._batches == wanted
         out = Out(self._batches, whole, probe, tuple(self._chances), self._first, tuple(self._contents))
@@ -190,7 +199,7 @@ class Feeding:
             updates: How many updates were applied so far.
         """
         chances = out.chances or (chance,)
-        if self.current is not None and out.whole and out.keep and None not in chances:
+        if self.current is not None and out.whole and out.keep and chances[0] is not None:
             self.current.keep((reference, chances), batches=out.batches, updates=updates)
 
     def keepable(self, out: Out) -> bool:
@@ -209,7 +218,9 @@ class Feeding:
 
     def coming(self, feed: Served[Any], *, anew: bool) -> None:
         """Before a feed reads on, or a loop over it begins."""
-        self.current = feed
+        if self._settled is feed and not self._batches and self._probe is None and not anew:
+            return
+        self._settled, self.current = None, feed
         # What is served again is served whole; a loop that asks for the next one, or begins anew, gave no answer.
         if self._probe is not None and (anew or not feed.more):
             feed.withdraw()
@@ -217,6 +228,7 @@ class Feeding:
             self._listener.unanswered()
         if not anew:
             self._listener.coming()
+            self._settled = feed
 
     def serving(self, feed: Served[Any], batch: Any) -> None:
         """Before a batch is handed out."""

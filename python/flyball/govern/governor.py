@@ -26,34 +26,34 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from flyball.errors import GovernorExhausted, InputError, RollbackFailed
+from flyball.errors import GovernorExhausted, InputError
 from flyball.govern import records
 from flyball.govern.admission import admit, checked_norm
 from flyball.govern.agreement import Agreement, Measured, Replicas, Spoilt, digest_of, is_sharded, shape_of
 from flyball.govern.attribution import first_not_finite
 from flyball.govern.before import BeforeForward
 from flyball.govern.bundle import Bundle, Bundles, Offence
-from flyball.govern.chance import Chance
 from flyball.govern.diagnosis import Finding, Reference
 from flyball.govern.feeding import Feeding, Out
 from flyball.govern.gradients import fetched, number
 from flyball.govern.inquiry import Inquiry, Outcome, also
 from flyball.govern.keeper import Keeper, Place
 from flyball.govern.keeper_of_ranks import KeeperOfRanks
-from flyball.govern.policy import Policy
-from flyball.govern.recovery import Attempt, Ladder, reseed
-from flyball.govern.report import RollbackReport, reported
 from flyball.govern.sharded import ShardedUpdate
 from flyball.govern.snapshot import SnapshotInfo, SnapshotRing, TrainingState
 from flyball.govern.telling import Teller
 from flyball.govern.update import Update
 from flyball.govern.verdict import Action, Level, Verdict
 from flyball.govern.vitals import Vitals
+from flyball.govern.way_back import WayBack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from flyball.govern.chance import Chance
     from flyball.govern.feed import Feed, Position
+    from flyball.govern.policy import Policy
+    from flyball.govern.report import RollbackReport
 
 B = TypeVar("B")
 
@@ -98,8 +98,8 @@ class Governor:
         bundles: str | Path | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
-        self.policy = Policy() if policy is None else policy
-        self.vitals = Vitals(self.policy)
+        self.vitals = Vitals(policy)
+        self.policy = self.vitals.policy
         self._model = model
         if journal is not None and not callable(getattr(journal, "write", None)):
             raise InputError(
@@ -111,10 +111,16 @@ class Governor:
         admit(modules, optimizers, schedulers)
         self._agreement = Agreement.of_this_run(self.policy.agreement_timeout, self._teller.tell)
         update = ShardedUpdate if any(map(is_sharded, model.parameters())) else Update
+        if update is ShardedUpdate and self.policy.update_ratio_every is not None:
+            raise InputError(
+                f"`update_ratio_every` is {self.policy.update_ratio_every} and the model is sharded, so each rank "
+                "would measure its own shards alone: leave it None"
+            )
         self._update = update(
             model, optimizers, schedulers, scaler=scaler, average=average, max_norm=checked_norm(max_norm)
         )
-        self._known = self._update.count
+        self._known = len(self._update.parameters)
+        self._prepared = -1  # how many parameters there were when a way back was last seen to
         self._counters = {"updates": 0}
         self._state = TrainingState(
             model,
@@ -126,7 +132,6 @@ class Governor:
             extra=extra,
         )
         self._state.register("vitals", self.vitals)
-        self._generators = [one for one in (extra or {}).values() if isinstance(one, torch.Generator)]
         agreement = self._agreement
         if agreement is None:
             self._keeper = Keeper(self._state, self.policy, self._teller, spill=_own_folder(spill, None))
@@ -135,8 +140,17 @@ class Governor:
             self._keeper = KeeperOfRanks(
                 self._state, self.policy, self._teller, agreement, Replicas(model), spill=_own_folder(spill, agreement)
             )
-        self._ladder = Ladder(self.policy)
         self._feeding = Feeding(self.policy, self, self._teller, agreement)
+        self._way_back = WayBack(
+            self.policy,
+            keeper=self._keeper,
+            feeding=self._feeding,
+            vitals=self.vitals,
+            update=self._update,
+            teller=self._teller,
+            agreement=agreement,
+            generators=[one for one in (extra or {}).values() if isinstance(one, torch.Generator)],
+        )
         folder = _own_folder(bundles, agreement)
         self._feeding.remembering = folder is not None
         self._bundles = None if folder is None else Bundles(folder, self._state, self.policy.bundles, self._teller)
@@ -144,11 +158,12 @@ class Governor:
         self._forward.remember(chance=False, everything=False)
         self._born = self._touched()
         self._watched = _WATCHED
+        self._ratio_every = self.policy.update_ratio_every
+        self._ratios: list[float] | None = None  # by how much each parameter group last moved, until it is judged
         self._inquiry = Inquiry(self.policy, self.vitals, self._touched, self._agreement)
         self._rolled = False
         self._refusals = 0  # in a row
         self._steps = 0
-        self._shifts: list[Callable[[], None]] = []
         self._at: Position | None = None
 
     @property
@@ -209,7 +224,7 @@ class Governor:
             GovernorExhausted: The budget of the policy is spent and the run still fails.
             RollbackFailed: No snapshot could be restored.
             SnapshotError: The state that training starts from is not finite, or has no room.
-            InputError: The loss is no number.
+            InputError: The loss is no number, or at the very first step nothing has a gradient.
             AgreementError: A rank is gone, late, or at another place of its program; it is named.
         """
         told = number(loss)
@@ -217,19 +232,28 @@ class Governor:
         if out.probe is not None:
             return self._answered(told if isinstance(told, float) else told.item(), out)
         self._at = out.first
-        self._have_a_way_back()
-        value, norm, buffers = self._measure(told)
-        self._watch_others(out)
+        owned = self._update.parameters
+        if len(owned) != self._prepared:
+            self._have_a_way_back(len(owned))
+        value, norm, buffers = self._measure(told, owned)
+        if self._watched:
+            self._watch_others(out)
         spoilt = Spoilt.NOTHING if buffers is None or math.isfinite(buffers) else self._spoilt()
         scale = self._update.scale
         if self._agreement is not None:
             own = Measured(value, norm, self._update.shards, scale, spoilt, out.whole, self._feeding.keepable(out))
             value, norm, _, scale, spoilt, whole, keep = self._agreement.step(own)
             out = out._replace(whole=whole, keep=keep)
-        rolled, self._rolled = self._rolled, False
-        if rolled and norm is None:
-            self._leave_out()  # the gradients were those of the state that was left
-            return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("rolled-back",))
+        if self._rolled:
+            self._rolled = False
+            if norm is None:
+                self._leave_out()  # the gradients were those of the state that was left
+                return Verdict(self._steps, "train", Level.OK, Action.SKIP, ("rolled-back",))
+        if norm is None and not self._steps and not self.updates and owned:
+            raise InputError(
+                "no parameter of `optimizer` has a gradient at the first step: call `loss.backward()` before `step`, "
+                "and let the model that the loss comes from be the one that `optimizer` trains"
+            )
         verdict = self._judge(value, norm, scale, spoilt)
         self._steps += 1
         if verdict.action is Action.APPLY:
@@ -305,7 +329,7 @@ class Governor:
         return {
             "version": 1,
             "vitals": self.vitals.state_dict(),
-            "ladder": self._ladder.state_dict(),
+            "ladder": self._way_back.ladder.state_dict(),
             "steps": self._steps,
             "updates": self.updates,
         }
@@ -320,15 +344,17 @@ class Governor:
             raise InputError(f"`version` of the state is {state.get('version')!r}: this flyball reads version 1")
         try:
             vitals, ladder, steps, updates = (state[name] for name in ("vitals", "ladder", "steps", "updates"))
-            self._ladder.load_state_dict(ladder)
+            self._way_back.ladder.load_state_dict(ladder)
         except (KeyError, TypeError) as error:
             raise InputError(f"the state is damaged: {error} is missing or wrong; load one of `state_dict`") from error
         self.vitals.load_state_dict(vitals)
         self._steps, self._counters["updates"] = steps, updates
 
-    def _measure(self, loss: float | torch.Tensor) -> tuple[float, float | None, float | None]:
+    def _measure(
+        self, loss: float | torch.Tensor, owned: list[torch.nn.Parameter]
+    ) -> tuple[float, float | None, float | None]:
         """Return the loss, the norm of the gradients, and a number that is finite if the buffers are."""
-        norm, buffers = self._update.norm(), self._forward.norm()
+        norm, buffers = self._update.norm(owned), self._forward.norm()
         if isinstance(loss, float) and not isinstance(norm, torch.Tensor) and not isinstance(buffers, torch.Tensor):
             return loss, norm, buffers
         value, norm, buffers = fetched(loss, norm, buffers)
@@ -337,7 +363,8 @@ class Governor:
     def _judge(self, loss: float, norm: float | None, scale: float | None, spoilt: Spoilt) -> Verdict:
         """Ask the detector; what the forward left in the buffers counts as part of the batch."""
         if spoilt is Spoilt.NOTHING:
-            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=scale)
+            ratios, self._ratios = self._ratios, None
+            return self.vitals.observe(loss, norm, step=self._steps, amp_scale=scale, update_ratio=ratios)
         if spoilt is Spoilt.BATCH:
             # They were finite before this batch, and will be again: it is the batch that is refused.
             verdict = self.vitals.observe(loss, norm, step=self._steps, nonfinite=("gradients",))
@@ -355,48 +382,56 @@ class Governor:
 
     def _watch_others(self, out: Out) -> None:
         """Find out in the first steps whether the loop draws from Python's or NumPy's generators."""
-        if self._watched and out.batches and self._forward.chance is not None:
+        if out.batches and self._forward.chance is not None:
             self._watched -= 1
             self._feeding.everything = self._feeding.everything or not self._forward.chance.same_others()
 
-    def _have_a_way_back(self) -> None:
+    def _have_a_way_back(self, count: int) -> None:
         """From the first step on there is a place to go back to, and it has the shape of the run."""
-        if self._keeper.ready and self._update.count == self._known:
+        if self._keeper.ready and count == self._known:
+            self._prepared = count
             return
-        self._known = self._update.count
+        self._known = count
         # Without a feed the first forward has moved the buffers already; what they were is known since the
         # beginning, unless a checkpoint was loaded meanwhile.
         first = not self._keeper.ready and self._touched() == self._born
         with self._forward.in_place() if first else nullcontext():
             self._keeper.keep(self._place())
+        self._prepared = count
 
     def _applied(self, verdict: Verdict, value: float, norm: float | None, out: Out) -> Verdict:
-        self._update.apply(norm, self._ladder.rate(self._steps))
-        self._counters["updates"] += 1
+        rate = self._way_back.ladder.rate(self._steps)
+        if self._ratio_every is None or (self.updates + 1) % self._ratio_every:
+            self._update.apply(norm, rate)
+        else:
+            self._ratios = self._update.ratios(norm, rate)
+        updates = self._counters["updates"] = self._counters["updates"] + 1
         self._refusals = 0
         self._inquiry.applied()
         if verdict.rho >= _DOUBTFUL:
             self._keeper.doubt()
             if out.whole:
-                verdict = self._inquiry.doubt(verdict, self.updates)
+                verdict = self._inquiry.doubt(verdict, updates)
         else:
             if out.whole and (reference := self.vitals.loss_reference()) is not None:
-                self._feeding.keep(out, Reference(value, *reference), self._forward.chance, self.updates)
-            health = self._keeper.healthy(self.updates, self._place)
+                self._feeding.keep(out, Reference(value, *reference), self._forward.chance, updates)
+            health = self._keeper.healthy(updates, self._place)
             if health is not None:
                 if health.damage is not None:
                     return self._roll_back(verdict, health.damage)
                 if health.captured and out.whole:
-                    self._inquiry.examine(verdict, self.updates)
-        if verdict.level > Level.OK:
+                    self._inquiry.examine(verdict, updates)
+        if verdict.reasons and verdict.level > Level.OK:
             self._speak(verdict)
-        self._end()
+        if self._feeding.current is None:
+            self._remember()  # a feed does it before the next batch
         return verdict
 
     def _left_to_the_scaler(self, verdict: Verdict) -> Verdict:
         """Let the gradient scaler skip an overflow of its own, and lower its scale."""
         self._update.leave_to_the_scaler()
-        self._end()
+        if self._feeding.current is None:
+            self._remember()
         return verdict
 
     def _refused(
@@ -411,7 +446,7 @@ class Governor:
             if name is not None:
                 verdict = verdict._replace(note=f"the first gradient that is not finite is that of `{name}`{at}")
         self._leave_out()
-        if nonfinite and not self._finite():
+        if nonfinite and not self._way_back.finite():
             verdict, damaged = also(verdict, "nonfinite-parameters")._replace(level=Level.PANIC), True
         self._refusals += 1
         if self._refusals == 1:  # one of a row is enough
@@ -467,77 +502,17 @@ class Governor:
         return told
 
     def _go_back(self, reason: str, verdict: Verdict | None) -> RollbackReport:
-        """Take the next rung of the ladder, restore, and let the data go on as the policy says."""
-        attempt = self._climb(reason)
-        left = self._place()
         if self.probing:
             self._leave_out()  # chance is to go on from where it was before
-        now = Chance.now(everything=True)
-        try:
-            back = self._keeper.go_back(attempt.older, self._steps, self._usable)
-        except RollbackFailed as error:
-            # Each rank says what it sees itself: this one may be the only one that failed.
-            message = f"{error}{_broken(finite=self._update.finite())}"
-            self._teller.tell(records.RollbackBroken(step=self._steps, reason=reason, message=message))
-            raise RollbackFailed(message, restored=error.restored, not_restored=error.not_restored) from error
-        self._feeding.put_back(back.place.shelves, cleared=back.place.era < len(self._shifts))
-        self._go_on(back.place, now, attempt)
-        self.vitals.rolled_back()
-        for announce in self._shifts[back.place.era :]:
-            announce()  # what was announced after the snapshot still holds
+        report = self._way_back.go(reason, verdict, self._place)
         self._inquiry.rolled_back()
-        self._rolled, self._refusals = True, 0
+        self._rolled, self._refusals, self._ratios = True, 0, None
         self._remember()
-        report = reported(
-            back,
-            attempt,
-            left=left,
-            now=self._place(),
-            recovery=self.policy.recovery,
-            reason=reason,
-            verdict=verdict,
-        )
-        self._ladder.climbed(f"went back to update {report.taken_at}, rate x{attempt.rate:g}")
-        self._teller.tell(report.event())
-        self._teller.warn("step %d: rolled back to update %d, because of %s", self._steps, report.taken_at, reason)
         return report
-
-    def _climb(self, reason: str) -> Attempt:
-        try:
-            return self._ladder.climb(self._steps, reason)
-        except GovernorExhausted as error:
-            message = f"{error}{_broken(finite=self._finite())}"
-            self._teller.tell(records.Exhausted(step=self._steps, message=message))
-            raise GovernorExhausted(message) from None
-
-    def _go_on(self, place: Place, now: Chance, attempt: Attempt) -> None:
-        """Let the data go on after a restore, or come again, and chance with them."""
-        again = self.policy.recovery != "skip" and self._unreachable(place) is None
-        if self._agreement is not None:
-            again = self._agreement.every(again)[0]
-        if again and place.feed is not None and place.position is not None:
-            place.feed.seek(place.position)
-        if not again:
-            now.put_back()  # the data go on, and so does chance
-        if self.policy.recovery == "reseed":
-            reseed(attempt, self._generators)
-
-    def _usable(self, place: Place) -> str | None:
-        """Say why a run cannot go on from a place."""
-        reason = self._unreachable(place) if self.policy.recovery == "replay" else None
-        return None if reason is None else f"{reason}, and `recovery` is 'replay'"
-
-    def _unreachable(self, place: Place) -> str | None:
-        """Say why the data cannot come again from a place on."""
-        if place.feed is not self._feeding.current:
-            return "its batches were served by another feed"
-        if place.feed is not None and place.position is not None and not place.feed.can_reach(place.position):
-            return f"{place.position} cannot be reached any more"
-        return None
 
     def _shift(self, announce: Callable[[], None]) -> None:
         announce()
-        self._shifts.append(announce)
+        self._way_back.shifts.append(announce)
         self._inquiry.close()
         self._feeding.clear()
 
@@ -558,10 +533,6 @@ class Governor:
         """Before a batch is handed out: remember what leaving it out must put back."""
         self._remember(everything=probing)
 
-    def _end(self) -> None:
-        if self._feeding.current is None:
-            self._remember()  # a feed does it before the next batch
-
     def _remember(self, *, everything: bool = False) -> None:
         # Without a feed the next batch is drawn before its forward, and chance must not be taken back to before that.
         everything = everything or self._feeding.everything or self._watched > 0
@@ -573,18 +544,13 @@ class Governor:
         self._update.leave_out()
         self._forward.put_back()
 
-    def _finite(self) -> bool:
-        """Say whether every parameter is finite, on every rank."""
-        here = self._update.finite()
-        return here if self._agreement is None else self._agreement.every(here)[0]
-
     def _touched(self) -> tuple[int, ...]:
         """Return what changes when a parameter is written to, by an update or by anything else."""
         return (self.updates, *(parameter._version for parameter in self._update.parameters))  # noqa: SLF001 -- torch's only word on it
 
     def _place(self) -> Place:
-        feeding = self._feeding
-        return Place(self._steps, self.updates, len(self._shifts), feeding.current, feeding.position, feeding.shelves)
+        feeding, era = self._feeding, len(self._way_back.shifts)
+        return Place(self._steps, self.updates, era, feeding.current, feeding.position, feeding.shelves)
 
     def _speak(self, verdict: Verdict) -> None:
         self._teller.tell(
@@ -597,11 +563,6 @@ class Governor:
                 position=None if self._at is None else str(self._at),
             )
         )
-
-
-def _broken(*, finite: bool) -> str:
-    """Return what the last word must say beside the reason."""
-    return "" if finite else ". A parameter is not finite: resume from a checkpoint"
 
 
 def _listed(thing: Any) -> list[Any]:

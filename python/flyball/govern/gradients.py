@@ -51,6 +51,9 @@ def number(loss: object) -> float | torch.Tensor:
         InputError: It is no number.
     """
     try:
+        if type(loss) is torch.Tensor and loss.is_cpu:  # nearly always
+            value = loss.item()
+            return value if type(value) is float else float(value)
         if not isinstance(loss, torch.Tensor):
             return float(loss)  # type: ignore[arg-type] # or it raises
         loss = _whole(loss)

@@ -26,10 +26,13 @@ class Policy(Config):
         sustained: How many refusals in a row are a PANIC.
         refractory: For so many accepted steps after a rollback, a PANIC takes 16 refusals in a
             row, and the slow watch is silent.
+        update_ratio_every: After every so many updates the governor measures by how much each parameter group moved,
+            for the limits below, which costs a copy of the parameters; never if None. Where steps come from `Vitals`
+            alone, the ratios are yours to pass.
         update_ratio_watch: A parameter group whose relative update is above this is a WATCH.
         update_ratio_anomaly: One above this is an ANOMALY. None by default: where parameters are
             born near zero, or the rate is high, healthy updates are larger than any fixed limit.
-        dead_steps: After so many updates of exactly zero a parameter group is called dead.
+        dead_steps: After so many measured updates of exactly zero a parameter group is called dead.
         amp_skips: How many steps in a row a gradient scaler may skip.
         amp_floor: A scale of the gradient scaler below this is a PANIC.
         snapshot_every: Updates between two snapshots.
@@ -58,6 +61,7 @@ class Policy(Config):
     heat: Annotated[float, Range(above=0.0, high=1.0)] = 0.7
     sustained: Annotated[int, Range(low=1, high=15)] = 5
     refractory: Annotated[int, Range(low=0, high=1 << 20)] = 16
+    update_ratio_every: Count | None = None
     update_ratio_watch: Positive = 1e-2
     update_ratio_anomaly: Positive | None = None
     dead_steps: Count = 16

@@ -96,8 +96,10 @@ class Ladder:
 
     def rate(self, step: int) -> float:
         """Return what the learning rate is to be multiplied with at a step."""
+        if self._rate >= 1.0:
+            return 1.0
         risen = min(1.0, (step - self._since) / _RAMP)
-        return self._rate + (1.0 - self._rate) * risen if self._rate < 1.0 else 1.0
+        return self._rate + (1.0 - self._rate) * risen
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was spent, as plain data."""

@@ -42,10 +42,10 @@ class ShardedUpdate(Update):
             )
         super().__init__(model, optimizers, schedulers, scaler=scaler, average=average, max_norm=max_norm)
 
-    def norm(self) -> float | torch.Tensor | None:
+    def norm(self, owned: list[torch.nn.Parameter] | None = None) -> float | torch.Tensor | None:
         """Return the norm of what every rank has in full; of the shards, `shards` is the squared norm."""
         whole, parts, squares = [], [], []
-        for parameter in self.parameters:
+        for parameter in self.parameters if owned is None else owned:
             grad = parameter.grad
             if grad is None:
                 continue

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flyball.govern.gradients import Norm, clip
+from flyball.govern.gradients import Norm, clip, fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,27 +52,31 @@ class Update:
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """What the optimizers own now; groups may be added to them."""
-        return [p for one in self._optimizers for group in one.param_groups for p in group["params"]]
-
-    @property
-    def count(self) -> int:
-        """How many parameters the optimizers own now."""
-        return sum(len(group["params"]) for one in self._optimizers for group in one.param_groups)
+        owned: list[torch.nn.Parameter] = []
+        for one in self._optimizers:
+            for group in one.param_groups:
+                owned += group["params"]
+        return owned
 
     @property
     def scale(self) -> float | None:
         """The scale of the gradient scaler, where there is one."""
         return None if self._scaler is None else float(self._scaler.get_scale())
 
-    def norm(self) -> float | torch.Tensor | None:
+    def norm(self, owned: list[torch.nn.Parameter] | None = None) -> float | torch.Tensor | None:
         """Unscale the gradients, and return their norm: a number, or a tensor where it lies on a device; None without.
 
         Call it, or `measure`, once a step.
+
+        Args:
+            owned: `parameters`, where they are at hand.
         """
-        if self._scaler is not None and any(one.grad is not None for one in self.parameters):
+        if owned is None:
+            owned = self.parameters
+        if self._scaler is not None and any(one.grad is not None for one in owned):
             for optimizer in self._optimizers:
                 self._scaler.unscale_(optimizer)
-        return self._norm.of_gradients(self.parameters)
+        return self._norm.of_gradients(owned)
 
     def measure(self) -> torch.Tensor | None:
         """Do what `norm` does, for a loop that does not have to know the number."""
@@ -81,6 +86,26 @@ class Update:
     def finite(self) -> bool:
         """Say whether every parameter is finite."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+
+    def ratios(self, norm: float | torch.Tensor | None, factor: float) -> list[float]:
+        """Do what `apply` does, and return by how much of itself each parameter group has moved.
+
+        Args:
+            norm: As for `apply`.
+            factor: As for `apply`.
+        """
+        groups = [list(group["params"]) for one in self._optimizers for group in one.param_groups]
+        before = [[parameter.detach().clone() for parameter in group] for group in groups]
+        sizes = [self._norm.of(values) for values in before]
+        self.apply(norm, factor)
+        with torch.no_grad():
+            for group, values in zip(groups, before, strict=True):
+                if values:
+                    torch._foreach_sub_(values, group)
+        moves = [self._norm.of(values) for values in before]
+        told = [value or 0.0 for value in fetched(*sizes, *moves)]  # an empty group has no norm
+        pairs = zip(told[: len(groups)], told[len(groups) :], strict=True)
+        return [move / size if size else (math.inf if move else 0.0) for size, move in pairs]
 
     def apply(self, norm: float | torch.Tensor | None, factor: float) -> None:
         """Move everything by one step.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 
 class Level(IntEnum):
-    """How bad a step is; the order is the order of severity."""
+    """How bad a step is; the order is the order of severity, and a level is compared with levels alone."""
 
     OK = 0
     WATCH = 1
@@ -16,8 +16,8 @@ class Level(IntEnum):
     PANIC = 3
 
 
-class Action(Enum):
-    """What to do with the update of a step."""
+class Action(StrEnum):
+    """What to do with the update of a step. Each is also its text: ``verdict.action == "skip"`` is what it says."""
 
     APPLY = "apply"
     SKIP = "skip"

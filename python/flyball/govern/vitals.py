@@ -44,11 +44,14 @@ class Vitals:
 
     Raises:
         ConfigError: The policy has a value out of its range.
+        InputError: It is no policy.
     """
 
     __slots__ = ("_notes", "_streams", "policy")
 
     def __init__(self, policy: Policy | None = None) -> None:
+        if policy is not None and not isinstance(policy, Policy):
+            raise InputError(f"`policy` is {policy!r}: pass a `flyball.Policy`, or None for its defaults")
         self.policy = Policy() if policy is None else policy
         self._streams: dict[str, _native.Detector] = {}
         self._notes: dict[str, str] = {}

@@ -223,13 +223,20 @@ class Feed(Generic[B]):
         """
         if not self._keeps:
             return False
-        if self._probe is not None or not 0 < batches <= len(self._out):
+        out = self._out
+        if batches == 1 == len(out) and self._probe is None:
+            position, held = out.pop()
+            if held.whole:
+                self.shelf = self.shelf.put((held,), position, info, updates)
+                return True
+            return False
+        if self._probe is not None or not 0 < batches <= len(out):
             raise InputError(
-                f"`keep` was asked for {batches} batches, and {0 if self._probe else len(self._out)} are out that were "
+                f"`keep` was asked for {batches} batches, and {0 if self._probe else len(out)} are out that were "
                 "not kept yet: keep a step once, after its batches were handed out and before the next one"
             )
-        step = list(self._out)[-batches:]
-        self._out.clear()
+        step = list(out)[-batches:]
+        out.clear()
         if not all(held.whole for _, held in step):
             return False
         self.shelf = self.shelf.put(tuple(held for _, held in step), step[0][0], info, updates)
@@ -304,13 +311,13 @@ class Feed(Generic[B]):
         if self._keeps:
             self._hold(batch)
         here = self.out_position = self._position
-        self._position = Position(here.epoch, here.batch + 1)
+        self._position = here.next
         self._served += 1
         return batch
 
     def _hold(self, batch: B) -> None:
         try:
-            self._out.append((self._position, Held(batch)))
+            self._out.append((self._position, Held(batch, shared=self._source.shares)))
         except InputError as reason:
             self._keeps = False
             self.shelf = self.shelf.cleared()
@@ -330,7 +337,7 @@ class Feed(Generic[B]):
     def _opened(self) -> Reading[B]:
         """Return a reading that stands at the position, the present one if it can be moved there."""
         position, reading = self._position, self._reading
-        opening = self._openings.get(position.epoch)
+        opening = self._openings.get(position[0])
         if reading is not None and reading.opening is opening and reading.batch <= position.batch:
             if reading.batch < position.batch:
                 try:

@@ -20,6 +20,8 @@ _FIXED = (
     *(np.generic, np.dtype, torch.Size, torch.dtype, torch.device),
 )
 
+_TENSOR = frozenset({torch.Tensor})
+
 
 class Held(Generic[B]):
     """A batch held for later: its tensors by reference, its containers anew.
@@ -28,17 +30,25 @@ class Held(Generic[B]):
 
     Args:
         batch: The batch as it was handed out, before anybody changed it.
+        shared: Whether its tensors may lie in memory shared with another process, and are then copied.
 
     Raises:
         InputError: It holds something in which a change would not be seen; the message names it.
     """
 
-    def __init__(self, batch: B) -> None:
-        self._tensors: list[tuple[torch.Tensor, int]] = []
-        # Nearly every batch is a few tensors in a row, and one is held every step.
+    __slots__ = ("_batch", "_shared", "_tensors")
+
+    def __init__(self, batch: B, *, shared: bool = True) -> None:
+        self._shared = shared
         value: Any = batch
-        plain = type(value) in {tuple, list} and all(type(part) is torch.Tensor for part in value)
-        self._batch = type(value)(map(self._watched, value)) if plain else self._copied(value, watch=True)
+        if not shared and type(value) is tuple and _TENSOR.issuperset(map(type, value)):
+            # Nearly every batch is a few tensors in a row, and one is held every step. A tuple is held as it is.
+            self._batch = value
+            self._tensors = [(tensor, tensor._version) for tensor in value if not tensor.is_inference()]  # noqa: SLF001 -- torch's only word on it
+            if len(self._tensors) == len(value):
+                return
+        self._tensors = []
+        self._batch = self._copied(value, watch=True)
 
     @property
     def whole(self) -> bool:
@@ -63,7 +73,7 @@ class Held(Generic[B]):
         return rebuilt(value, lambda part: self._copied(part, watch=watch))
 
     def _watched(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_cpu and tensor.layout is torch.strided and tensor.untyped_storage().is_shared():
+        if self._shared and tensor.is_cpu and tensor.layout is torch.strided and tensor.untyped_storage().is_shared():
             return tensor.clone()  # a worker's memory is a file that stays open as long as it is held
         if tensor.is_inference():
             raise InputError("an inference tensor does not count its changes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 from flyball.errors import FlyballError, InputError
 
@@ -11,11 +11,16 @@ class SeekError(FlyballError, LookupError):
     """The data cannot be brought to a position: their source cannot be rewound, or its order cannot be repeated."""
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Position:
+class _Place(NamedTuple):
+    epoch: int
+    batch: int
+
+
+class Position(_Place):
     """The place of the batch that comes next: so many whole epochs, then so many batches, were handed out before it.
 
-    Positions are ordered by time, so ``position > other`` means later in the data.
+    Positions are ordered by time, so ``position > other`` means later in the data. A named tuple, because
+    one is made every step.
 
     Args:
         epoch: The epoch, from 0.
@@ -25,12 +30,18 @@ class Position:
         InputError: One of them is negative.
     """
 
-    epoch: int
-    batch: int
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if self.epoch < 0 or self.batch < 0:
-            raise InputError(f"`Position({self.epoch}, {self.batch})` is before the first batch: both count from 0")
+    def __new__(cls, epoch: int, batch: int) -> Self:
+        """Make a place that may be."""
+        if epoch < 0 or batch < 0:
+            raise InputError(f"`Position({epoch}, {batch})` is before the first batch: both count from 0")
+        return super().__new__(cls, epoch, batch)
+
+    @property
+    def next(self) -> Position:
+        """The place one batch on."""
+        return tuple.__new__(Position, (self[0], self[1] + 1))
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}, batch {self.batch}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ class Kept(NamedTuple, Generic[B]):
         return all(batch.whole for batch in self.batches)
 
 
-@dataclass(frozen=True, eq=False)
-class Shelf(Generic[B]):
+class Shelf(NamedTuple, Generic[B]):
     """The kept steps, newest first: a value, so a snapshot holds its own and a rollback brings it back.
 
     Held are the last `near`, then every fourth up to the age `far`, and four anchors: every 32 updates the oldest
@@ -48,38 +46,41 @@ class Shelf(Generic[B]):
         far: The age up to which every fourth is held.
         entries: The held steps, newest first.
         anchors: The anchors, newest first.
-        count: How many steps were ever kept.
+        total: How many steps were ever kept.
         era: How many times 32 updates had passed when the last one was.
     """
 
     near: int = 8
     far: int = 32
-    entries: tuple[Kept[B], ...] = field(default=(), repr=False)
-    anchors: tuple[Kept[B], ...] = field(default=(), repr=False)
-    count: int = 0
+    entries: tuple[Kept[B], ...] = ()
+    anchors: tuple[Kept[B], ...] = ()
+    total: int = 0
     era: int = 0
 
     def put(self, batches: tuple[Held[B], ...], position: Position, info: object, updates: int | None) -> Shelf[B]:
         """Return the shelf with one more step on it."""
-        number, anchors = self.count + 1, self.anchors
+        near, far, kept, anchors, total, last_era = self
+        number = total + 1
         # One entry at most leaves the near ones, and one at most gets too old: the last of each.
-        young, old = self.entries[: self.near - 1], self.entries[self.near - 1 :] if self.near else ()
+        young, old = kept[: near - 1], kept[near - 1 :] if near else ()
         if old and old[0].number % 4:
             old = old[1:]
-        if old and number - old[-1].number >= self.far:
+        if old and number - old[-1].number >= far:
             old = old[:-1]
-        entries = (Kept(number, position, batches, info), *young, *old) if self.near else ()
+        entries = (Kept(number, position, batches, info), *young, *old) if near else ()
         era = (number if updates is None else updates) // _UPDATES_PER_ANCHOR
-        if era > self.era and self.entries:
-            oldest = self.entries[-1]
-            anchors = (oldest, *anchors)[:_ANCHORS]
-            if entries[-1] is oldest:
-                entries = entries[:-1]
-        return Shelf(self.near, self.far, entries, anchors, number, max(era, self.era))
+        if era > last_era:
+            last_era = era
+            if kept:
+                oldest = kept[-1]
+                anchors = (oldest, *anchors)[:_ANCHORS]
+                if entries[-1] is oldest:
+                    entries = entries[:-1]
+        return Shelf(near, far, entries, anchors, number, last_era)
 
     def cleared(self) -> Shelf[B]:
         """Return the empty shelf, for when the loss has a new meaning."""
-        return replace(self, entries=(), anchors=(), count=0, era=0)
+        return self._replace(entries=(), anchors=(), total=0, era=0)
 
     def at(self, age: int, *, anchor: bool = False) -> Kept[B] | None:
         """Return the step of an age, 1 for the newest; None if it is not held or was changed in place.
@@ -91,7 +92,7 @@ class Shelf(Generic[B]):
         if anchor:
             found = self.anchors[age - 1 : age] if age > 0 else ()
         else:
-            found = tuple(entry for entry in self.entries if self.count - entry.number + 1 == age)
+            found = tuple(entry for entry in self.entries if self.total - entry.number + 1 == age)
         return found[0] if found and found[0].whole else None
 
     def masks(self) -> tuple[int, int]:
@@ -103,13 +104,12 @@ class Shelf(Generic[B]):
         """Return the shelf with nothing but the steps whose bits are set, itself if that is all it has."""
         if self.masks() == (ages, anchors) and len(self.ages) == len(self.entries):
             return self
-        return replace(
-            self,
-            entries=tuple(entry for entry in self.entries if ages >> (self.count - entry.number + 1) & 1),
+        return self._replace(
+            entries=tuple(entry for entry in self.entries if ages >> (self.total - entry.number + 1) & 1),
             anchors=tuple(anchor for place, anchor in enumerate(self.anchors) if anchors >> place & 1),
         )
 
     @property
     def ages(self) -> tuple[int, ...]:
         """The ages that can be served, the newest first."""
-        return tuple(self.count - entry.number + 1 for entry in self.entries if entry.whole)
+        return tuple(self.total - entry.number + 1 for entry in self.entries if entry.whole)

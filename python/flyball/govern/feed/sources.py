@@ -83,10 +83,12 @@ class Source(ABC, Generic[B]):
         limits: What cannot be done, in sentences for a person.
         rewinds: Whether an epoch can be opened again at an earlier batch, and another one after it.
         stateful: Whether the loader says by itself where it stands.
+        shares: Whether its batches may lie in memory that other processes have made.
     """
 
     limits: tuple[str, ...] = ()
     rewinds = True
+    shares = True
     stateful = False
 
     def __init__(self, owned: Owned) -> None:
@@ -145,6 +147,7 @@ class SequenceSource(Source[B]):
 
     def __init__(self, batches: Sequence[B]) -> None:
         super().__init__(Owned({}))
+        self.shares = not isinstance(batches, list | tuple)  # which hold their batches anyway
         self._batches = batches
 
     def begin(self) -> Reading[B]:
@@ -188,6 +191,7 @@ class MapSource(Source[B]):
         # Set past `DataLoader.__setattr__`, which guards loaders in use; a persistent iterator belongs to the original.
         vars(self._loader).update({place: self._tape, "_iterator": None})
         self._workers = Workers(self._loader, blanks=place == "batch_sampler")
+        self.shares = self._loader.num_workers > 0
         self.limits = tuple(self._find_limits())
 
     def _find_limits(self) -> Iterator[str]:
