@@ -10,7 +10,7 @@ import statistics
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -68,7 +68,7 @@ class Governed(Plain):
         return next(self.model.parameters()).detach().clone()
 
 
-def contests() -> Iterator[Contest[torch.Tensor]]:
+def contests() -> Iterator[Contest[Any]]:
     """Yield the norm and the loop; a run of it is 200 steps."""
     torch.set_num_threads(1)
     makers: dict[str, Callable[[], Plain]] = {
@@ -93,12 +93,12 @@ def contests() -> Iterator[Contest[torch.Tensor]]:
 
 
 class Realistic:
-    """A deep MLP under Adam, as large as a model that takes 100 ms a step may be."""
+    """A deep MLP under SGD with momentum, as large as a model that takes 100 ms a step may be."""
 
     def __init__(self, width: int, clip: float | None) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(*[part for _ in range(10) for part in (nn.Linear(width, width), nn.ReLU())])
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, foreach=True)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
         self.clip = clip
         inputs = torch.randn(_CADENCE, 8, width)
         self.batches = [(one, one.roll(1, dims=1)) for one in inputs]

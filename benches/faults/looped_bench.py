@@ -139,6 +139,16 @@ def upper_bound(events: int, confidence: float = 0.95) -> float:
     return high
 
 
+def needless(clean: Clean) -> str:
+    """Return how often a guard acted on healthy runs, each with the largest rate that is not yet unlikely."""
+    per = 1e4 / clean.steps
+    lines = [f"{clean.steps} clean steps, {_number(per * clean.asked)} batches served again per 10k\n"]
+    for what, events in (("refused", clean.refused), ("rolled back", clean.rollbacks), ("stopped", clean.stopped)):
+        bound = per * upper_bound(events)
+        lines.append(f"{what}: {events}, {_number(per * events)} per 10k, at most {_number(bound)} (95 %)\n")
+    return "".join(lines)
+
+
 def headline(result: Result) -> str:
     """Return what each guard did, one row to a question."""
     names = list(result["runs"])

@@ -217,6 +217,15 @@ def test_families_are_named_by_parts_of_their_names() -> None:
         looped_bench.named(["batch 7"])
 
 
+def test_clean_runs_alone_bound_what_is_done_without_need(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean", "--quick", "--families", "batch 8", "--clean", "1"]) == 0
+    steps, refused, rolled, stopped = capsys.readouterr().out.splitlines()
+    count = int(steps.split()[0])
+    assert count >= 150
+    assert rolled == f"rolled back: 0, 0 per 10k, at most {looped_bench._number(1e4 / count * 2.9957)} (95 %)"
+    assert (refused.split(":")[0], stopped.split(":")[0]) == ("refused", "stopped")
+
+
 def test_a_family_without_running_statistics_has_none_to_poison() -> None:
     assert FAULT["BatchNorm NaN"] not in possible(Batch8(1, 0), FAULTS)
     assert possible(Residual(1, 0), FAULTS) == list(FAULTS)

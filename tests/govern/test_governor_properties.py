@@ -1,7 +1,7 @@
 """What must hold of a rollback in a governed loop, each named after its property in the specification.
 
 Properties 15 to 24, 28 and 30 hold of the snapshots alone as well, in `test_snapshot.py` (28 and 30 there, on a GPU).
-Property 26 is about growth, which does not exist yet.
+Property 26 is in `test_governor_structure.py`.
 """
 
 from __future__ import annotations
