@@ -100,7 +100,7 @@ impl Engine {
         let mut windows = Vec::new();
         let mut places = Vec::new();
         for (number, rule) in (0_u16..).zip(&plan.rules) {
-            let Some(found) = literal::choose(&rule.node, word, &model) else {
+            let Some(found) = literal::choose(&rule.node, word, &model, rule.trees) else {
                 rest.push((number, plan.necessary(&rule.node)));
                 continue;
             };

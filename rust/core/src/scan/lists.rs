@@ -191,7 +191,7 @@ fn distance(left: &str, right: &str) -> usize {
 }
 
 /// A word in lower case with single blanks, if it begins and ends as a word does.
-fn tidy(form: &str) -> Result<String, String> {
+pub(super) fn tidy(form: &str) -> Result<String, String> {
     let words: Vec<&str> = form.split_whitespace().collect();
     let tidied = words.join(" ").replace('\u{2019}', "'").to_lowercase();
     let is_word = |char: char| points::is_word(points::kind(u32::from(char)));

@@ -44,10 +44,23 @@ struct Choice {
 }
 
 /// Choose how a rule is searched; `None` if no run of it is rare enough.
-pub(super) fn choose(node: &Node<Codes>, word: Codes, model: &Model) -> Option<Vec<Sub>> {
+///
+/// Alternatives are looked into to a depth. A rule of `trees` is made of lists of words, each of which is a run, and only
+/// its orders are alternatives: to look into the letters of its lists would cost much and find nothing.
+pub(super) fn choose(
+    node: &Node<Codes>,
+    word: Codes,
+    model: &Model,
+    trees: bool,
+) -> Option<Vec<Sub>> {
     let chooser = Chooser { word, model };
     let items = flat(node);
-    let choice = chooser.choose(&items, 2)?;
+    let depth = match items.as_slice() {
+        [Node::Alternate(_)] if trees => 1,
+        _ if trees => 0,
+        _ => 2,
+    };
+    let choice = chooser.choose(&items, depth)?;
     Some(choice.subs)
 }
 

@@ -8,9 +8,10 @@ use serde::Deserialize;
 
 use super::charset::CharSet;
 use super::check::Check;
-use super::lists::{Lists, Speller};
+use super::lists::{Lists, Speller, tidy};
 use super::pack_hash::hash;
 use super::pack_read;
+use super::plan::Written;
 use super::slots::Slots;
 use super::syntax::{self, Node};
 
@@ -24,6 +25,8 @@ pub const WORDS: usize = 4096;
 pub(super) const PARTS: usize = 1 << 21;
 /// The most parts of a rule of slots, whose lists are trees of letters.
 const SLOT_PARTS: usize = 1 << 16;
+/// The words of a frame that are searched by one row of strings.
+const CHUNK: usize = 128;
 /// How near an excluded word stands, if a rule does not say.
 pub(super) const USUAL_EXCLUSION: usize = 4;
 
@@ -356,9 +359,9 @@ pub(super) struct Parts {
 pub struct Pack {
     parts: Parts,
     /// The rules, and behind them the words that are suspicious together.
-    nodes: Vec<Node<CharSet>>,
+    nodes: Vec<Written>,
     /// The frames, and behind them the exclusions.
-    contexts: Vec<Node<CharSet>>,
+    contexts: Vec<Written>,
     /// For each rule the exclusion that it has, by its place behind the frames.
     exclusions: Vec<Option<usize>>,
     hash: String,
@@ -445,7 +448,10 @@ impl Pack {
         let mut nodes = rule_nodes(&parts, &mut speller)?;
         for (_, _, forms) in &parts.subtle.lemmas {
             let forms: Vec<&str> = forms.iter().map(String::as_str).collect();
-            nodes.push(speller.bounded(&forms));
+            nodes.push(Written {
+                node: speller.bounded(&forms),
+                trees: true,
+            });
         }
         let mut contexts = Vec::with_capacity(parts.frames.len());
         for frame in &parts.frames {
@@ -548,11 +554,11 @@ impl Pack {
         &self.hash
     }
 
-    pub(super) fn nodes(&self) -> &[Node<CharSet>] {
+    pub(super) fn nodes(&self) -> &[Written] {
         &self.nodes
     }
 
-    pub(super) fn contexts(&self) -> &[Node<CharSet>] {
+    pub(super) fn contexts(&self) -> &[Written] {
         &self.contexts
     }
 
@@ -625,7 +631,7 @@ fn check_ids(rules: &[Rule]) -> Result<(), PackError> {
     Ok(())
 }
 
-fn rule_nodes(parts: &Parts, speller: &mut Speller) -> Result<Vec<Node<CharSet>>, PackError> {
+fn rule_nodes(parts: &Parts, speller: &mut Speller) -> Result<Vec<Written>, PackError> {
     let mut nodes = Vec::with_capacity(parts.rules.len());
     let mut size = 0;
     for rule in &parts.rules {
@@ -659,7 +665,8 @@ fn rule_nodes(parts: &Parts, speller: &mut Speller) -> Result<Vec<Node<CharSet>>
             );
             return Err(refuse(at, problem));
         }
-        nodes.push(node);
+        let trees = matches!(rule.source, Source::Slots(_));
+        nodes.push(Written { node, trees });
     }
     Ok(nodes)
 }
@@ -681,32 +688,43 @@ fn context(
     names: &[String],
     patterns: &[String],
     speller: &mut Speller,
-) -> Result<Node<CharSet>, String> {
+) -> Result<Written, String> {
     let mut ways = Vec::new();
-    let mut forms: Vec<&str> = Vec::new();
+    let mut forms: Vec<String> = Vec::new();
     for name in names {
-        forms.extend(lists.select(name)?);
+        forms.extend(lists.select(name)?.into_iter().map(str::to_owned));
     }
-    if !forms.is_empty() {
-        ways.push(speller.bounded(&forms));
+    // Words with signs at their ends are no words of a list, and are written out.
+    let mut signed = Vec::new();
+    for word in words {
+        match tidy(word) {
+            Ok(form) => forms.push(form),
+            Err(_) => signed.push(word.clone()),
+        }
     }
-    if !words.is_empty() {
-        ways.push(syntax::words(words)?);
+    forms.sort_unstable();
+    forms.dedup();
+    let forms: Vec<&str> = forms.iter().map(String::as_str).collect();
+    ways.extend(forms.chunks(CHUNK).map(|forms| speller.bounded(forms)));
+    let trees = signed.is_empty() && patterns.is_empty();
+    if !signed.is_empty() {
+        ways.push(syntax::words(&signed)?);
     }
     if !patterns.is_empty() {
         ways.push(any_pattern(patterns, false)?);
     }
-    match ways.len() {
-        0 => Err("has no words: give it `words`, `lists` or `patterns`".to_owned()),
-        1 => Ok(ways.remove(0)),
-        _ => Ok(Node::Alternate(ways)),
-    }
+    let node = match ways.len() {
+        0 => return Err("has no words: give it `words`, `lists` or `patterns`".to_owned()),
+        1 => ways.remove(0),
+        _ => Node::Alternate(ways),
+    };
+    Ok(Written { node, trees })
 }
 
 /// Add what takes findings back to the contexts, each once, and say which rule has which.
 fn exclusions(
     parts: &Parts,
-    contexts: &mut Vec<Node<CharSet>>,
+    contexts: &mut Vec<Written>,
     speller: &mut Speller,
 ) -> Result<Vec<Option<usize>>, PackError> {
     let mut known: Vec<(Exclusion, usize)> = Vec::new();

@@ -18,12 +18,22 @@ pub(super) struct Plan {
     pub(super) rules: Vec<PlannedRule>,
 }
 
+/// A rule as a pack writes it.
+#[derive(Debug, Clone)]
+pub(super) struct Written {
+    pub(super) node: Node<CharSet>,
+    /// Whether it is made of lists, each a tree of letters.
+    pub(super) trees: bool,
+}
+
 /// One rule of a plan.
 #[derive(Debug)]
 pub(super) struct PlannedRule {
     /// Its place in the pack.
     pub(super) id: u16,
     pub(super) node: Node<Codes>,
+    /// Whether it is made of lists, each a tree of letters.
+    pub(super) trees: bool,
     /// Built when it is first asked for: most rules never match anything.
     automaton: OnceLock<Automaton>,
 }
@@ -31,7 +41,7 @@ pub(super) struct PlannedRule {
 impl Plan {
     /// Plan rules: one plan, or several if they tell more characters apart than one alphabet can. `name` names a rule.
     pub(super) fn all(
-        nodes: &[Node<CharSet>],
+        nodes: &[Written],
         name: &dyn Fn(usize) -> String,
     ) -> Result<Vec<Self>, PackError> {
         let mut plans = Vec::new();
@@ -42,12 +52,13 @@ impl Plan {
         Ok(plans)
     }
 
-    fn new(nodes: &[Node<CharSet>], members: &[usize], alphabet: Alphabet) -> Self {
+    fn new(nodes: &[Written], members: &[usize], alphabet: Alphabet) -> Self {
         let rules = members
             .iter()
             .map(|&rule| PlannedRule {
                 id: u16::try_from(rule).unwrap_or(u16::MAX), // a pack has fewer rules
-                node: nodes[rule].map(&mut |set| alphabet.codes(set)),
+                trees: nodes[rule].trees,
+                node: nodes[rule].node.map(&mut |set| alphabet.codes(set)),
                 automaton: OnceLock::new(),
             })
             .collect();
@@ -93,14 +104,14 @@ impl Plan {
 
 /// Halve the rules until each part has room in an alphabet.
 fn split(
-    nodes: &[Node<CharSet>],
+    nodes: &[Written],
     name: &dyn Fn(usize) -> String,
     members: &[usize],
     plans: &mut Vec<Plan>,
 ) -> Result<(), PackError> {
     let mut sets: Vec<&CharSet> = Vec::new();
     for &rule in members {
-        nodes[rule].sets(&mut sets);
+        nodes[rule].node.sets(&mut sets);
     }
     if let Some(alphabet) = Alphabet::new(sets) {
         plans.push(Plan::new(nodes, members, alphabet));
