@@ -121,6 +121,22 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, metavar="FILE", help="where it goes (default: report.html in the first run folder)"
     )
     report.set_defaults(run=_report, positional="runs")
+    rules = commands.add_parser(
+        "rules",
+        parents=[shared],
+        allow_abbrev=False,
+        help="lint, show, test, bench and explain the rules of a pack",
+        description="lint [PACK]: what is wrong with a pack, with file and line. test [PACK]: run its examples. show "
+        "[RULE ...]: its rules, or all of one. bench [SET ...]: how well it separates labelled texts, by family, with "
+        "intervals. explain TEXT: which rules find what, slot by slot, and what lowers them. The exit code is 3 if "
+        "something is wrong with the pack.",
+    )
+    rules.add_argument("action", choices=("lint", "show", "test", "bench", "explain"), help="what to do")
+    rules.add_argument("texts", nargs="*", metavar="ARGUMENT", help="a pack, rules, labelled sets, or a text")
+    rules.add_argument("--pack", default="default", help="the name of a pack, or a TOML file (default: default)")
+    rules.add_argument("--half", choices=("open", "locked", "both"), default="both",
+                       help="which half of the labelled sets `bench` counts (default: both)")  # fmt: skip
+    rules.set_defaults(run=_rules, positional="texts")
     return front
 
 
@@ -170,6 +186,12 @@ def _demo(options: argparse.Namespace) -> int:
     view.line(f"picture     {outcome.picture}")
     view.line(f"report      {outcome.report}")
     return FINE
+
+
+def _rules(options: argparse.Namespace) -> int:
+    from flyball.scan.rules.command import run
+
+    return FOUND if run(options) else FINE
 
 
 def _scan(options: argparse.Namespace) -> int:
