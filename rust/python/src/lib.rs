@@ -14,6 +14,7 @@ mod scan_pack;
 mod scan_report;
 mod snapshot;
 mod sums;
+mod two;
 mod vitals;
 
 /// The compiled half of flyball.

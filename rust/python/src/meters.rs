@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::arrays::{borrowed, integers, not_contiguous, policy, with_rows};
 use crate::error::{invalid, refused};
+use crate::two::merged;
 
 /// From this many logits on, other threads may run while a batch is read.
 const WORTH_DETACHING: usize = 1 << 13;
@@ -151,13 +152,9 @@ impl Classification {
 
     /// Add everything that `other` has seen.
     fn merge(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<()> {
-        let other = other.get();
-        py.detach(|| {
-            // A copy: two locks at once could wait in a circle, and `other` may be `self`.
-            let other = other.lock().clone();
-            self.lock().merge(&other)
-        })
-        .map_err(refused)
+        let (mine, theirs) = (&self.meter, &other.get().meter);
+        py.detach(|| merged(mine, theirs, meters::Classification::merge))
+            .map_err(refused)
     }
 
     #[getter]

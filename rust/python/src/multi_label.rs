@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::arrays::{borrowed, not_contiguous, policy, with_rows};
 use crate::error::{invalid, refused};
+use crate::two::merged;
 
 /// Counts of one label: true, predicted, both.
 type Counts = (u64, u64, u64);
@@ -109,13 +110,9 @@ impl MultiLabel {
 
     /// Add everything that `other` has seen.
     fn merge(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<()> {
-        let other = other.get();
-        py.detach(|| {
-            // A copy: two locks at once could wait in a circle, and `other` may be `self`.
-            let other = other.lock().clone();
-            self.lock().merge(&other)
-        })
-        .map_err(refused)
+        let (mine, theirs) = (&self.meter, &other.get().meter);
+        py.detach(|| merged(mine, theirs, meters::MultiLabel::merge))
+            .map_err(refused)
     }
 
     #[getter]

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::arrays::{borrowed, not_contiguous, policy, with_rows};
 use crate::error::{invalid, refused};
+use crate::two::merged;
 
 /// Positives, negatives, AUROC with its bound and variance, average precision with its bound.
 type Numbers = (u64, u64, f64, f64, f64, f64, f64);
@@ -111,13 +112,9 @@ impl Ranking {
 
     /// Add everything that `other` has seen.
     fn merge(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<()> {
-        let other = other.get();
-        py.detach(|| {
-            // A copy: two locks at once could wait in a circle, and `other` may be `self`.
-            let other = other.lock().clone();
-            self.lock().merge(&other)
-        })
-        .map_err(refused)
+        let (mine, theirs) = (&self.meter, &other.get().meter);
+        py.detach(|| merged(mine, theirs, meters::Ranking::merge))
+            .map_err(refused)
     }
 
     #[getter]
