@@ -16,6 +16,7 @@ NAMES = (
     "import_time",
     "multi_label",
     "objective",
+    "observe",
     "ranking",
     "scan",
     "selective",

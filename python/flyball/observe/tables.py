@@ -1,13 +1,13 @@
 """Journals as Arrow tables, one for each kind of event, fast enough for a million of them.
 
-Nearly all lines of a journal are of a few kinds whose fields are plain. Arrow parses those itself, on all cores; a line
-that holds a number JSON has no word for, and a kind with parts, goes through Python.
+Nearly all lines of a journal are of a few kinds whose fields are plain. Arrow parses those itself, on several threads;
+a line that holds a number JSON has no word for, and a kind with parts, goes through Python.
 """
 
 from __future__ import annotations
 
-import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ except ImportError as error:
     raise MissingExtraError("pyarrow", extra="data", purpose="reading a journal into Arrow") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _ENVELOPE = {
@@ -31,7 +31,7 @@ _ENVELOPE = {
     "monotonic": pa.float64(),
 }  # fmt: skip
 _TYPES = {bool: pa.bool_(), float: pa.float64(), int: pa.int64(), str: pa.string()}
-_BLOCK = 1 << 22
+_PIECE = 1 << 23
 
 
 def tables(paths: Sequence[Path]) -> dict[str, pa.Table]:
@@ -48,21 +48,53 @@ def tables(paths: Sequence[Path]) -> dict[str, pa.Table]:
 
 
 def _of_one(path: Path) -> dict[str, pa.Table]:
-    whole = path.read_bytes()
-    lines = whole[: whole.rfind(b"\n") + 1].splitlines()
-    del whole
-    by_head: dict[bytes, list[bytes]] = {}
-    for line in lines:
-        by_head.setdefault(line[: line.find(b',"run":')], []).append(line)
     found: dict[str, list[pa.Table]] = {}
-    for head, some in by_head.items():
-        try:
-            about = json.loads(head + b"}")
-            kind, version = about["kind"], about["version"]
-            found.setdefault(kind, []).append(_table(kind, version, some))
-        except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
-            raise JournalError(f"`{path}` has a line that is not an event: {error}") from error
+    with ThreadPoolExecutor() as pool:
+        # Arrow lets go of the interpreter while it parses, so pieces are parsed beside each other.
+        for parts in pool.map(lambda piece: _of_piece(piece, path), _pieces(path)):
+            for kind, table in parts:
+                found.setdefault(kind, []).append(table)
     return {kind: pa.concat_tables(some, promote_options="permissive") for kind, some in found.items()}
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Yield the file in pieces of whole lines; what follows the last newline is left out."""
+    rest = b""
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            whole, newline, torn = piece.rpartition(b"\n")
+            if newline:
+                yield rest + whole + newline
+                rest = torn
+            else:
+                rest += piece
+
+
+def _of_piece(piece: bytes, path: Path) -> list[tuple[str, pa.Table]]:
+    first = _head(piece)
+    # Mostly all lines of a piece are of one kind, and then they need not be told apart.
+    alike = piece.count(b"\n" + first) + 1 == piece.count(b"\n")
+    by_head: dict[bytes, list[bytes]] = {}
+    if not alike or b'"$' in piece:
+        for line in piece.splitlines():
+            by_head.setdefault(_head(line), []).append(line)
+    try:
+        if not by_head and (columns := _plain_fields(*_about(first))) is not None:
+            return [(_about(first)[0], _fast(piece, columns))]
+        by_head = by_head or {first: piece.splitlines()}
+        return [(_about(head)[0], _table(*_about(head), lines)) for head, lines in by_head.items()]
+    except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
+        raise JournalError(f"`{path}` has a line that is not an event: {error}") from error
+
+
+def _head(line: bytes) -> bytes:
+    """Return the beginning that says the kind and the version."""
+    return line[: line.find(b',"run":')]
+
+
+def _about(head: bytes) -> tuple[str, int]:
+    found = json.loads(head + b"}")
+    return found["kind"], found["version"]
 
 
 def _table(kind: str, version: int, lines: list[bytes]) -> pa.Table:
@@ -71,11 +103,11 @@ def _table(kind: str, version: int, lines: list[bytes]) -> pa.Table:
         return _slowly(lines, None)
     marked = [place for place, line in enumerate(lines) if b'"$' in line]
     if not marked:
-        return _fast(lines, plain)
+        return _fast(b"\n".join(lines), plain)
     if len(marked) == len(lines):
         return _slowly(lines, plain)
     strange = set(marked)
-    rest = _fast([line for place, line in enumerate(lines) if place not in strange], plain)
+    rest = _fast(b"\n".join(line for place, line in enumerate(lines) if place not in strange), plain)
     both = pa.concat_tables([rest, _slowly([lines[place] for place in marked], plain)])
     order = [place for place in range(len(lines)) if place not in strange] + marked
     return both.take(pa.array(_inverse(order)))
@@ -105,14 +137,14 @@ def _plain_fields(kind: str, version: int) -> dict[str, pa.DataType] | None:
     return columns
 
 
-def _fast(lines: list[bytes], columns: dict[str, pa.DataType]) -> pa.Table:
+def _fast(lines: bytes, columns: dict[str, pa.DataType]) -> pa.Table:
     schema = pa.schema({**_ENVELOPE, "data": pa.struct(columns)})
-    options = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     table = arrow_json.read_json(
-        io.BytesIO(b"\n".join(lines)), read_options=arrow_json.ReadOptions(block_size=_BLOCK), parse_options=options
+        pa.BufferReader(lines),
+        read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+        parse_options=arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
     )
-    data = table.column("data").combine_chunks()
-    data = data.combine_chunks() if isinstance(data, pa.ChunkedArray) else data
+    data = table.column("data").chunk(0)
     own = {name: data.field(place) for place, name in enumerate(columns)}
     return pa.table({**{name: table.column(name) for name in _ENVELOPE}, **_apart(own)})
 
