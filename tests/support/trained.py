@@ -170,6 +170,39 @@ def over(rank: int) -> list[Any]:
     return found
 
 
+def accumulated(rank: int, kind: str) -> Any:
+    """Train on groups that count unlike many samples, in which each rank has its own; return the weights.
+
+    Beside them those of the definition: the mean over the ranks of the weighted mean of each.
+    """
+    generator = torch.Generator().manual_seed(rank)
+    batches = []
+    for number in range(5):  # the last group has one batch; the last batch of the first counts for nothing on rank 1
+        mask = torch.rand(8, generator=generator) < (0.0 if (rank, number, kind) == (1, 1, "ddp") else 0.6)
+        batches.append((torch.randn(8, 8, generator=generator), torch.arange(8) % 4, None, mask))
+    torch.manual_seed(0)
+    model = nn.Linear(8, 4)
+    start = copy.deepcopy(model.state_dict())
+    if kind == "fsdp":
+        fully_shard(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        Trainer(model, Task(), optimizer, accumulate=2).fit(batches, epochs=1)
+    wrapped = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Trainer(wrapped, Task(), optimizer, accumulate=2).fit(batches, epochs=2)
+    found = [one.detach().clone() for one in model.parameters()]
+    model.load_state_dict(start)
+    for group in 2 * [batches[:2], batches[2:4], batches[4:]]:
+        inputs, targets, mask = (torch.cat([batch[part] for batch in group]) for part in (0, 1, 3))  # type: ignore[misc]
+        nn.functional.cross_entropy(model(inputs)[mask], targets[mask]).backward()  # type: ignore[no-untyped-call]
+        for gradient in [one.grad for one in model.parameters() if one.grad is not None]:
+            dist.all_reduce(gradient)
+            gradient /= 2  # noqa: PLW2901 -- in place
+        optimizer.step()
+        optimizer.zero_grad()
+    return found, [one.detach().clone() for one in model.parameters()]
+
+
 class Patience(Callback):
     """Lose it after the second epoch."""
 

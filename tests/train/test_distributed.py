@@ -72,6 +72,20 @@ def test_parameters_of_the_objective_are_learnt_from_the_data_of_all_ranks(two: 
     assert one["trainer"][-1] != 0.0
 
 
+def test_groups_that_count_unlike_on_the_ranks_are_each_a_mean_of_its_own(two: Ranks) -> None:
+    """Property X5: with the mean over the ranks taken once a step, of the last partial group too."""
+    (one, defined), (other, _) = two.values(trained.accumulated, "ddp")
+    assert all(map(torch.equal, one, other))
+    for mine, wanted in zip(one, defined, strict=True):
+        torch.testing.assert_close(mine, wanted)
+
+
+def test_a_sharded_model_refuses_groups_that_it_would_weigh_wrongly() -> None:
+    with ranks(2) as started:
+        for error in started.run(trained.accumulated, "fsdp", last=True):
+            assert isinstance(error, InputError) and "count unlike many" in str(error)
+
+
 def test_early_stopping_of_one_rank_is_that_of_all(two: Ranks) -> None:
     """Property X6."""
     assert two.values(trained.over) == [[(2, "early stopping")] * 2] * 2

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("flyball.train")
 
 RANKS = "ranks"
+_LARGE = 1 << 18  # elements from which on a tensor is not worth being copied together with others
 
 T = TypeVar("T")
 
@@ -77,6 +78,25 @@ def own_folder(folder: Path) -> Path:
 def bare(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model inside DDP, whose forward says nothing to other ranks: these may have fewer batches."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def average_over_ranks(gradients: Sequence[torch.Tensor]) -> None:
+    """Make each gradient the mean of what the ranks have for it; every rank calls this with as many."""
+    ranks = world()[1]
+    if ranks == 1:
+        return
+    large = [one for one in gradients if one.numel() >= _LARGE]
+    for one in large:
+        dist.all_reduce(one)
+        one /= ranks  # noqa: PLW2901 -- in place
+    small = [one for one in gradients if one.numel() < _LARGE]
+    for dtype in dict.fromkeys(one.dtype for one in small):
+        same = [one for one in small if one.dtype is dtype]
+        flat = torch.cat([one.flatten() for one in same])
+        dist.all_reduce(flat)
+        flat /= ranks
+        for one, mean in zip(same, flat.split([one.numel() for one in same]), strict=True):  # type: ignore[no-untyped-call]
+            one.copy_(mean.view_as(one))
 
 
 def set_epoch(loader: object, epoch: int) -> None:

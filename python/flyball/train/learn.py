@@ -12,11 +12,15 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from flyball.batch import Batch
 from flyball.batch import read as read_batch
+from flyball.errors import InputError
+from flyball.govern.agreement import is_sharded
 from flyball.govern.before import BeforeForward
 from flyball.nested import is_container, rebuilt
+from flyball.train.distributed import average_over_ranks, world
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -109,6 +113,9 @@ class Learner:
         self._on_oom = on_oom
         self._modules = modules
         self._channels_last = channels_last
+        # Of several ranks: whose gradients are averaged once a step, and whether they are at every backward.
+        self._replica = model if isinstance(model, DistributedDataParallel) else None
+        self._reduces_at_once = world()[1] > 1 and any(map(is_sharded, model.parameters()))
         self._before = BeforeForward(modules)
         self._whole = dtype is torch.float32
         self.precision: AbstractContextManager[Any] = (
@@ -161,18 +168,31 @@ class Learner:
                 continue
             total += weight
             whole = whole or weight * size
-            outcome = self._measure(self._there(batch), where)
-            loss = outcome.loss if size == 1 else outcome.loss * (weight / whole)
-            (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+            # What the other ranks have in their groups is not known here, so the mean over them is taken at the end.
+            with nullcontext() if size == 1 or self._replica is None else self._replica.no_sync():
+                outcome = self._measure(self._there(batch), where)
+                loss = outcome.loss if size == 1 else outcome.loss * (weight / whole)
+                (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
             so_far = loss.detach() if learned is None else learned.loss + loss.detach()
             learned = Learned(so_far, total, outcome)
         if learned is None:
             return self._nothing(where)
         if total != whole:
-            gradients = [p.grad for module in self._modules for p in module.parameters() if p.grad is not None]
-            torch._foreach_mul_(gradients, whole / total)
-            learned = learned._replace(loss=learned.loss * (whole / total))
+            learned = self._put_right(learned, whole / total)
+        if size > 1 and self._replica is not None:
+            average_over_ranks([p.grad for p in self._replica.parameters() if p.grad is not None])
         return learned
+
+    def _put_right(self, learned: Learned, factor: float) -> Learned:
+        """Weight what the batches of a group have left so far by what the group has turned out to hold."""
+        if self._reduces_at_once:
+            raise InputError(
+                "the batches of a step count unlike many samples, or tokens, and a sharded model has taken the mean of "
+                "each over the ranks already: give the loader batches alike, or leave `accumulate` at 1"
+            )
+        gradients = [p.grad for module in self._modules for p in module.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, factor)
+        return learned._replace(loss=learned.loss * factor)
 
     @staticmethod
     def _nothing(where: Where) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-import torch
 import torch.distributed as dist
 
 from flyball.govern.agreement import Agreement
-from flyball.train.distributed import world
+from flyball.train.distributed import average_over_ranks, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+    import torch
 
     from flyball.events import Event
     from flyball.govern.governor import Governor
@@ -75,11 +76,5 @@ class Together:
 
     def average_gradients(self) -> None:
         """Give the objective's parameters the mean of the gradients that the ranks have for them."""
-        gradients = [parameter.grad for parameter in self._shared if parameter.grad is not None]
-        for dtype in dict.fromkeys(one.dtype for one in gradients):
-            same = [one for one in gradients if one.dtype is dtype]
-            flat = torch.cat([one.flatten() for one in same])
-            dist.all_reduce(flat)
-            flat /= dist.get_world_size()
-            for one, mean in zip(same, flat.split([one.numel() for one in same]), strict=True):  # type: ignore[no-untyped-call]
-                one.copy_(mean.view_as(one))
+        if self._shared:
+            average_over_ranks([parameter.grad for parameter in self._shared if parameter.grad is not None])
