@@ -42,7 +42,7 @@ endef
 export OLDEST_VERSIONS
 OLDEST := $(VENV)-oldest
 
-.PHONY: help demo test test-rust test-python test-oldest lint format bench wheel clean
+.PHONY: help demo test test-rust test-python test-oldest lint format bench docs wheel clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -91,12 +91,16 @@ bench: $(EXTENSION) ## Measure against rivals; writes benches/results and the ta
 	$(BIN)/python -m benches.faults
 	$(BIN)/python -m benches.faults closed
 
+docs: $(DEPENDENCIES) ## Build the pages of docs as a site, into site.
+	@$(BIN)/python -c 'import material' 2>/dev/null || $(INSTALL) --quiet "mkdocs-material>=9.5"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 wheel: $(EXTENSION) ## Build the release wheel into dist.
 	$(BIN)/maturin build --release --locked --out dist
 	@du -h dist/*.whl
 
 clean: ## Remove what make and cargo built, .venv included.
-	rm -rf $(VENV) $(OLDEST) target dist python/flyball/_native*.so
+	rm -rf $(VENV) $(OLDEST) target dist site python/flyball/_native*.so
 
 $(BIN)/python:
 	@:$(tools)
