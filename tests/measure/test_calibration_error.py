@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from flyball.errors import InputError
-from flyball.measure import Classification
+from flyball.measure import Calibration, Classification
 from flyball.measure.calibration import expected_error, maximum_error
 
 Array = np.ndarray[Any, Any]
@@ -132,3 +132,58 @@ def test_a_number_of_bins_that_cannot_be_is_refused() -> None:
     for bins, message in [(0, "`bins` is 0: it must be between 1"), (1.5, "`bins` holds 1.5")]:
         with pytest.raises(InputError, match=message):
             Classification(2, bins=bins)  # type: ignore[arg-type]
+
+
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 6), bins=st.integers(1, 12))
+def test_the_error_of_a_class_is_that_of_its_own_probability(seed: int, classes: int, bins: int) -> None:
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(classes, 0.5), 40)
+    targets = rng.integers(classes, size=40)
+    whole, merged, part = (Calibration(classes, bins, classwise=True) for _ in range(3))
+    whole.update(shares, targets)
+    order = rng.permutation(40)
+    part.update(shares[order[:17]], targets[order[:17]])
+    merged.update(shares[order[17:]], targets[order[17:]])
+    merged.merge(part)
+    assert merged.state_dict() == whole.state_dict()
+    loaded = Calibration(classes, bins, classwise=True)
+    loaded.load_state_dict(whole.state_dict())
+    assert loaded.compute() == whole.compute()
+    found = whole.compute()
+    for index, one in enumerate(found.ece_of_class):
+        p, came = shares[:, index], targets == index
+        places = np.clip(np.ceil(p * bins) - 1, 0, bins - 1)
+        gaps = [abs(p[places == place].sum() - came[places == place].sum()) for place in range(bins)]
+        assert one.value == pytest.approx(sum(gaps) / 40, abs=1e-8)
+        assert 0.0 <= one.low <= one.value <= one.high <= 1.0
+    assert found.classwise_ece is not None
+    assert found.classwise_ece.value == pytest.approx(np.mean([one.value for one in found.ece_of_class]))
+    assert Calibration(classes, bins).classes == classes
+
+
+def test_a_model_whose_answers_keep_their_word_may_lie_about_its_classes() -> None:
+    """The answer is sure of a half and right of a half; the classes that are never the answer are not what is said."""
+    shares = np.tile([0.5, 0.3, 0.2], (100, 1))
+    targets = np.repeat([0, 2], 50)
+    meter = Calibration(3, classwise=True)
+    meter.update(shares, targets)
+    found = meter.compute()
+    assert found.ece.value == pytest.approx(0.0, abs=1e-9)
+    assert [one.value for one in found.ece_of_class] == pytest.approx([0.0, 0.3, 0.3], abs=1e-8)
+    assert "ECE of a class" in str(found)
+
+
+def test_meters_that_look_at_classes_and_that_do_not_are_told_apart() -> None:
+    one, other = Calibration(3, classwise=True), Calibration(3)
+    for meter in (one, other):
+        meter.update(np.full((2, 3), 1 / 3), np.array([0, 1]))
+    assert other.compute().classwise_ece is None
+    with pytest.raises(InputError, match="`classwise`"):
+        one.merge(other)
+    with pytest.raises(InputError, match="`classwise` of the state is False"):
+        one.load_state_dict(other.state_dict())
+    state = one.state_dict()
+    for damage in ([], "x", [-1, *state["classwise"][1:]], [2**70, *state["classwise"][1:]]):
+        with pytest.raises(InputError, match="`classwise` of the state"):
+            one.load_state_dict({**state, "classwise": damage})
+    assert one.state_dict() == state

@@ -11,6 +11,7 @@ import numpy as np
 from flyball import _native
 from flyball.errors import InputError
 from flyball.measure import calibration
+from flyball.measure.classwise import Classwise
 from flyball.measure.estimate import Estimate, mean, wilson
 from flyball.measure.inputs import number, plain, whole
 from flyball.measure.meter import Meter, check_alike, check_keys
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from flyball.measure.calibration import ReliabilityBin
     from flyball.measure.inputs import Array
 
-_STATE_VERSION = 1
-_STATE_PARTS = frozenset(("impossible", "meter"))
+_STATE_VERSION = 2
+_STATE_PARTS = frozenset(("classwise", "impossible", "meter"))
 # float32 probabilities of thousands of classes add up to 1 within this; logits practically never do.
 _SUM_TOLERANCE = 1e-3
 
@@ -37,15 +38,17 @@ class Calibration(Meter):
     Args:
         classes: The number of classes, at least 2. For 2, the probability of class 1 alone will do.
         bins: How many bins of equal width, and groups of equal mass, there are.
+        classwise: Whether the probability of every class is looked at, not that of the answer alone.
 
     Raises:
         InputError: One of these cannot be measured.
     """
 
-    __slots__ = ("__weakref__", "_impossible", "_native")
+    __slots__ = ("__weakref__", "_classwise", "_impossible", "_native")
 
-    def __init__(self, classes: int = 2, bins: int = 15) -> None:
+    def __init__(self, classes: int = 2, bins: int = 15, *, classwise: bool = False) -> None:
         self._native = _native.Classification(number(classes, "classes"), (), number(bins, "bins"))
+        self._classwise = Classwise(self._native.classes, self._native.bins) if classwise else None
         self._impossible = 0
 
     @property
@@ -94,6 +97,8 @@ class Calibration(Meter):
         impossible = own == 0.0
         # What was called impossible has an infinite loss, which no sum holds: it is counted instead.
         nll = np.maximum(0.0, -np.log(np.where(impossible, 1.0, own)))
+        if self._classwise is not None:
+            self._classwise.add(shares, wanted)  # from here on only this may refuse, and it comes first
         columns = np.stack([wanted, predicted, before.sum(axis=1)], axis=1)
         self._native.update_outcomes(columns, np.stack([nll, against, brier], axis=1), 0)
         self._impossible += int(impossible.sum())
@@ -106,6 +111,11 @@ class Calibration(Meter):
         """
         if not isinstance(other, Calibration):
             raise InputError(f"`other` is a {type(other).__name__}: only a `Calibration` can be merged")
+        alike = (self.classes, self._native.bins) == (other.classes, other._native.bins)  # else Rust says what is not
+        if alike and (self._classwise is None) != (other._classwise is None):
+            raise InputError("one of the two meters is `classwise`: merge meters that were made alike")
+        if alike and self._classwise is not None and other._classwise is not None:
+            self._classwise.merge(other._classwise)
         self._native.merge(other._native)
         self._impossible += other._impossible
 
@@ -126,6 +136,7 @@ class Calibration(Meter):
         if self._impossible:
             nll = Estimate(value=math.inf, low=nll.low, high=math.inf)
         shares = totals["confusion"].sum(axis=1) / samples
+        of_class = () if self._classwise is None else self._classwise.errors(confidence)
         return CalibrationResult(
             samples=samples,
             impossible=self._impossible,
@@ -138,6 +149,8 @@ class Calibration(Meter):
             mce=calibration.maximum_error(totals["bins"], confidence),
             ece_equal_mass=calibration.expected_error(totals["groups"], confidence),
             mce_equal_mass=calibration.maximum_error(totals["groups"], confidence),
+            classwise_ece=_mean(of_class) if of_class else None,
+            ece_of_class=of_class,
             reliability=calibration.reliability(totals["bins"], confidence),
             reliability_equal_mass=calibration.reliability(totals["groups"], confidence),
             prior_brier=float(1.0 - shares @ shares),
@@ -145,7 +158,12 @@ class Calibration(Meter):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as ints and lists of ints, which every file format holds exactly."""
-        return {"version": _STATE_VERSION, "impossible": self._impossible, "meter": self._native.state()}
+        return {
+            "version": _STATE_VERSION,
+            "impossible": self._impossible,
+            "meter": self._native.state(),
+            "classwise": None if self._classwise is None else self._classwise.state(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the state by one that `state_dict` of a meter made alike returned.
@@ -158,9 +176,13 @@ class Calibration(Meter):
             loaded = _native.Classification.from_state(state["meter"])
         except (TypeError, KeyError, OverflowError) as error:
             raise InputError(f"`state` is damaged ({error}): pass what `state_dict` returned") from error
-        check_alike(classes=(self.classes, loaded.classes), bins=(self._native.bins, loaded.bins))
-        impossible = number(state["impossible"], "impossible")
-        self._native, self._impossible = loaded, impossible
+        check_alike(
+            classes=(self.classes, loaded.classes),
+            bins=(self._native.bins, loaded.bins),
+            classwise=(self._classwise is not None, state["classwise"] is not None),
+        )
+        impossible, classwise = number(state["impossible"], "impossible"), _classwise(state, loaded)
+        self._native, self._impossible, self._classwise = loaded, impossible, classwise
 
     def __getstate__(self) -> dict[str, Any]:
         return self.state_dict()
@@ -168,6 +190,7 @@ class Calibration(Meter):
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._native = _native.Classification.from_state(state["meter"])
         self._impossible = state["impossible"]
+        self._classwise = _classwise(state, self._native)
 
     def __repr__(self) -> str:
         return f"Calibration(classes={self.classes}, bins={self._native.bins}, samples={self.samples})"
@@ -179,6 +202,9 @@ class CalibrationResult:
 
     Attributes:
         impossible: How often what came had the probability 0; `nll` is then infinite.
+        classwise_ece: The mean over classes of `ece_of_class` (Kull et al., 2019); the ends of its interval are the
+            means of theirs. None unless the meter is `classwise`.
+        ece_of_class: For each class the expected calibration error of its own probability, whatever the answer is.
     """
 
     samples: int
@@ -192,6 +218,8 @@ class CalibrationResult:
     mce: Estimate
     ece_equal_mass: Estimate
     mce_equal_mass: Estimate
+    classwise_ece: Estimate | None
+    ece_of_class: tuple[Estimate, ...]
     reliability: tuple[ReliabilityBin, ...]
     reliability_equal_mass: tuple[ReliabilityBin, ...]
     prior_brier: float
@@ -207,9 +235,22 @@ class CalibrationResult:
             ("Brier", shown(self.brier), f"always the shares of the classes: {self.prior_brier:.4f}"),
             ("ECE", shown(self.ece), f"in groups of equal count: {self.ece_equal_mass.value:.4f}"),
             ("MCE", shown(self.mce), ""),
+            *([("ECE of a class", shown(self.classwise_ece), "")] if self.classwise_ece else []),
         ]
         title = f"{self.samples} samples{impossible}, {self.confidence:.4g} confidence"
         return "\n".join([title, "", *aligned(rows, "<<<")])
+
+
+def _classwise(state: Mapping[str, Any], native: _native.Classification) -> Classwise | None:
+    written = state["classwise"]
+    return None if written is None else Classwise.from_state(written, native.classes, native.bins)
+
+
+def _mean(estimates: tuple[Estimate, ...]) -> Estimate:
+    value, low, high = (
+        math.fsum(getattr(one, end) for one in estimates) / len(estimates) for end in ("value", "low", "high")
+    )
+    return Estimate(value=value, low=min(low, value), high=max(high, value))
 
 
 def _shares(probabilities: Array, classes: int) -> NDArray[np.float64]:
