@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from flyball import events
 from flyball.errors import CheckpointError, ConfigError, InputError, RunExistsError
@@ -261,6 +261,32 @@ def test_a_compiled_model_keeps_the_names_of_its_weights(monkeypatch: pytest.Mon
     for compiled in (True, "max-autotune", False):
         assert list(trainer(compile=compiled).model.state_dict()) == names
     assert asked == [None, "max-autotune"]
+
+
+def test_a_sampler_is_told_the_epoch_so_ranks_share_each_one_anew(tmp_path: Path) -> None:
+    """Property C25: disjoint, covering, another order each epoch, and the same one where a run is resumed."""
+
+    class Numbered(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+            drawn.append(index)
+            return tuple(tensor[index] for tensor in self.tensors)
+
+    def epochs(rank: int, count: int, **more: Any) -> list[list[int]]:
+        drawn.clear()
+        numbered = Numbered(*data().tensors)
+        sampler: DistributedSampler[Any] = DistributedSampler(numbered, num_replicas=2, rank=rank, seed=4)
+        trainer(**more).fit(DataLoader(numbered, batch_size=6, sampler=sampler), epochs=count, resume=resume)
+        return [drawn[at : at + 30] for at in range(0, len(drawn), 30)]
+
+    drawn: list[int] = []
+    resume = None
+    first, second = epochs(0, 2), epochs(1, 2)
+    for one, other in zip(first, second, strict=True):
+        assert sorted(one + other) == list(range(60))
+    assert first[0] != first[1]
+    assert epochs(0, 1, run=tmp_path / "run") == first[:1]
+    resume = "auto"
+    assert epochs(0, 2, run=tmp_path / "run") == first[1:]
 
 
 # --- memory
