@@ -167,7 +167,7 @@ def test_the_page_is_whole_fetches_nothing_and_runs_nothing_that_a_journal_says(
 
 def test_the_page_says_what_happened_with_its_cost_and_the_intervals(tmp_path: Path) -> None:
     words = " ".join(Page(page([read_story(run(tmp_path, RUN))])).words.split())
-    assert "left 2 batches out and went back 1 time and lost 3 steps" in words
+    assert "left 2 batches out and went back once and lost 3 steps" in words
     assert "rolled back to step 2 because of damage" in words
     assert "0.8 to 0.95" in words
     assert "back to 2" in words, "the picture names the way back"
@@ -181,6 +181,13 @@ def test_a_run_that_was_cut_anywhere_has_a_page(tmp_path: Path, length: int) -> 
     words = Page(page([read_story(folder)])).words
     assert "The journal has no end" in words
     assert "18 bytes of a line that was cut short" in words
+
+
+def test_a_journal_that_the_disk_refused_whole_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").touch()
+    words = Page(page([read_story(tmp_path)])).words
+    assert "The journal holds no step" in words
+    assert "0 events of 1 process" in words
 
 
 def test_a_failed_run_says_why_and_a_dead_model_is_no_number(tmp_path: Path) -> None:

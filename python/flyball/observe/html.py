@@ -101,7 +101,9 @@ def _said(story: Story) -> str:
     backs, out = story.rollbacks, story.left_out
     ended = story.ended
     if isinstance(ended, RunFinished):
-        first = f"The run came to its end ({escape(ended.reason)}) in {_duration(ended.seconds)}."
+        resumed = any(one.what == "resume" for one in story.happenings)
+        took = f"; its last attempt took {_duration(ended.seconds)}" if resumed else f" in {_duration(ended.seconds)}"
+        first = f"The run came to its end ({escape(ended.reason)}){took}."
     elif isinstance(ended, RunFailed):
         first = f"<b>The run failed</b>: {escape(ended.error)}, {escape(_short(ended.message))}"
     else:
@@ -110,10 +112,10 @@ def _said(story: Story) -> str:
     if out:
         did.append(f"left {_count(out, 'batch', 'batches')} out")
     if backs:
-        did.append(f"went back {_count(len(backs), 'time')} and lost {_count(story.steps_lost, 'step')} by it")
+        did.append(f"went back {_times(len(backs))} and lost {_count(story.steps_lost, 'step')} by it")
     second = f"The governor {' and '.join(did)}." if did else "Nothing was left out and nothing was taken back."
-    resumed = sum(one.what == "resume" for one in story.happenings)
-    third = f"It was resumed {_count(resumed, 'time')}." if resumed else ""
+    resumes = sum(one.what == "resume" for one in story.happenings)
+    third = f"It was resumed {_times(resumes)}." if resumes else ""
     dead = int((~np.isfinite(story.loss[story.fate == Fate.KEPT])).sum())
     fourth = f"<b>{_count(dead, 'step')} that counted had a loss that is no number.</b>" if dead else ""
     return " ".join(one for one in (first, second, third, fourth) if one)
@@ -453,6 +455,10 @@ def _pairs(rows: Iterable[tuple[str, str]]) -> str:
 
 def _count(count: int, one: str, more: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def _short(text: str, most: int = 400) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flyball.errors import InputError, JournalError
+from flyball.errors import JournalError
 from flyball.events import (
     EpochFinished,
     Evaluated,
@@ -157,7 +157,6 @@ def read_story(run: str | os.PathLike[str]) -> Story:
     journals = journals_of(path)
     journal = next(iter(journals.values()))
     telling = _Telling()
-    number = 0
     with journal.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
@@ -166,8 +165,6 @@ def read_story(run: str | os.PathLike[str]) -> Story:
                 telling.take_step(line, journal, number)
             else:
                 telling.take(JournalReader.record_of(line, journal, number))
-    if number == 0:
-        raise InputError(f"`{journal}` is empty: nothing has been written yet")
     folder = path if path.is_dir() else path.parent
     return telling.story(folder, len(journals))
 
