@@ -1,4 +1,4 @@
-"""The development set is what its README says: large enough, varied, halved by hash, and free of what it must not hold."""
+"""The development set is what its README says: large, varied, halved by hash, without links."""
 
 from __future__ import annotations
 

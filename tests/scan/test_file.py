@@ -109,8 +109,8 @@ def flyball(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[
 def test_the_command_says_what_it_found_and_ends_with_3() -> None:
     done = flyball("-", given=f"clean\n{HARM}\n".encode())
     assert done.returncode == 3
-    assert done.stdout.decode() == f"-:2: critical violence violence.kill-person: '{HARM}'\n"
-    assert done.stderr.decode() == "1 of 2 lines flagged by default 0.1.0\n"
+    assert done.stdout.decode() == f"-:2: high violence violence.kill: '{HARM}'\n"
+    assert done.stderr.decode() == "1 of 2 lines flagged by default 0.2.0\n"
 
 
 def test_the_command_ends_with_0_where_nothing_was_found() -> None:
@@ -123,13 +123,13 @@ def test_the_command_writes_json_lines_and_parquet(tmp_path: Path) -> None:
     path.write_text(f"x\n{HARM}\n", encoding="utf-8")
     (line,) = flyball(str(path), "--format", "jsonl").stdout.splitlines()
     row = json.loads(line)
-    assert (row["file"], row["line"], row["severity"]) == (str(path), 2, "critical")
-    assert row["findings"][0]["rule_id"] == "violence.kill-person"
+    assert (row["file"], row["line"], row["severity"]) == (str(path), 2, "high")
+    assert row["findings"][0]["rule_id"] == "violence.kill"
     pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     done = flyball(str(path), "--parquet", str(tmp_path / "out.parquet"))
     assert (done.returncode, done.stdout) == (3, b"")
     (written,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    assert (written["line"], written["rule"], written["text"]) == (2, "violence.kill-person", HARM)
+    assert (written["line"], written["rule"], written["text"]) == (2, "violence.kill", HARM)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_column_is_named_for_the_parquet_files_among_others(tmp_path: Path) ->
 def test_nothing_at_all_is_clean_and_says_that_it_was_nothing() -> None:
     done = flyball(given=b"")
     assert (done.returncode, done.stdout) == (0, b"")
-    assert done.stderr.decode() == "0 of 0 lines flagged by default 0.1.0\n"
+    assert done.stderr.decode() == "0 of 0 lines flagged by default 0.2.0\n"
 
 
 def test_bytes_that_are_no_utf8_are_counted(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_line_as_long_as_one_likes_is_read_in_constant_memory(lines: bool, tmp
     found, flagged, peak = map(int, done.stdout.split())
     assert (found, flagged) == (1, 1)
     if sys.platform == "linux":
-        assert peak < 600_000, "kilobytes, whatever the size of the file"
+        assert peak < 1_500_000, "kilobytes, whatever the size of the file: most are the automata of the default pack"
 
 
 def test_a_line_over_the_limit_is_named_by_its_number(tmp_path: Path) -> None:

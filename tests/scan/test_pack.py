@@ -136,29 +136,3 @@ def test_a_pack_survives_a_pickle() -> None:
     assert twin == pack
     assert hash(twin) == hash(pack)
     assert twin.rules == pack.rules
-
-
-DEFAULT = flyball.Scanner()
-
-
-@pytest.mark.parametrize("rule", DEFAULT.pack.rules, ids=lambda rule: rule["id"])
-def test_every_rule_of_ours_matches_its_positives_and_none_of_its_negatives(rule: dict[str, list[str]]) -> None:
-    """Property 6.1: every rule matches its positives and none of its negatives."""
-    assert len(rule["match"]) >= 3
-    assert len(rule["no_match"]) >= 3
-    for text in rule["match"]:
-        assert rule["id"] in {finding.rule_id for finding in DEFAULT.scan(text).findings}, text
-    for text in rule["no_match"]:
-        assert rule["id"] not in {finding.rule_id for finding in DEFAULT.scan(text).findings}, text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "the problem with breakfast", "a contract to forget", "he harmonises and plays the harmonica", "a bath bomb",
-        "kill the process and its children", "attack the integral by parts", "Second breakfast, please.",
-        "Our conference concluded.", "prevent card fraud", "use a vulnerability scanner", "bypass a system proxy",
-    ],
-)  # fmt: skip
-def test_ordinary_words_that_hold_a_harmful_one_are_clean(text: str) -> None:
-    assert not DEFAULT.flagged(text)

@@ -156,7 +156,7 @@ impl Chooser<'_> {
             })
             .collect::<Option<Vec<_>>>()?;
         let sub = Sub {
-            before: Program::new(&items[..first], true),
+            before: Program::new(&backward(&items[..first]), true),
             after: Program::new(&items[last..], false),
             strings,
             start,
@@ -270,6 +270,44 @@ fn flat(node: &Node<Codes>) -> Vec<Node<Codes>> {
         Node::Empty => Vec::new(),
         _ => vec![node.clone()],
     }
+}
+
+/// Parts that are read backward, with the strings of an alternation told apart by their ends.
+fn backward(items: &[Node<Codes>]) -> Vec<Node<Codes>> {
+    let ends = |item: &Node<Codes>| match item {
+        Node::Alternate(_) => expand(item, STRINGS).map(|strings| by_ends(&strings)),
+        _ => None,
+    };
+    items
+        .iter()
+        .map(|item| ends(item).unwrap_or_else(|| item.clone()))
+        .collect()
+}
+
+/// A tree of strings whose root is their last sign.
+fn by_ends(strings: &[Text]) -> Node<Codes> {
+    let mut groups: Vec<(Codes, Vec<Text>)> = Vec::new();
+    let mut ways = Vec::new();
+    for string in strings {
+        let Some((&last, rest)) = string.split_last() else {
+            ways.push(Node::Empty);
+            continue;
+        };
+        match groups.iter_mut().find(|(codes, _)| *codes == last) {
+            Some((_, group)) => group.push(rest.to_vec()),
+            None => groups.push((last, vec![rest.to_vec()])),
+        }
+    }
+    for (last, group) in groups {
+        ways.push(match by_ends(&group) {
+            Node::Empty => Node::Set(last),
+            before => Node::Concat(vec![before, Node::Set(last)]),
+        });
+    }
+    if ways.len() == 1 {
+        return ways.remove(0);
+    }
+    Node::Alternate(ways)
 }
 
 /// The strings that a part stands for, if they are few.

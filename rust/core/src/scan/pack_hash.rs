@@ -59,7 +59,10 @@ pub(super) fn hash(parts: &Parts) -> String {
                 for order in &slots.orders {
                     fields.list(order);
                 }
-                fields.list(&slots.gaps.iter().map(u32::to_string).collect::<Vec<_>>());
+                fields.add(&slots.gaps.len().to_string());
+                for gaps in &slots.gaps {
+                    fields.list(&gaps.iter().map(u32::to_string).collect::<Vec<_>>());
+                }
             }
         }
         for list in [

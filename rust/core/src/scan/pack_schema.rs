@@ -65,6 +65,25 @@ pub(super) struct RawList {
     pub(super) add: bool,
 }
 
+/// Gaps: one number for all, one for each joint, or a list for each order.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawGaps {
+    One(u32),
+    All(Vec<u32>),
+    Each(Vec<Vec<u32>>),
+}
+
+impl RawGaps {
+    pub(super) fn into_vec(self) -> Vec<Vec<u32>> {
+        match self {
+            Self::One(gap) => vec![vec![gap]],
+            Self::All(gaps) => vec![gaps],
+            Self::Each(orders) => orders,
+        }
+    }
+}
+
 /// Slots in one order, or several orders.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -92,7 +111,7 @@ pub(super) struct RawRule {
     pub(super) patterns: Option<Spanned<Vec<String>>>,
     pub(super) words: Option<Spanned<Vec<String>>>,
     pub(super) slots: Option<Spanned<RawSlots>>,
-    pub(super) gaps: Option<Spanned<OneOrMany<u32>>>,
+    pub(super) gaps: Option<Spanned<RawGaps>>,
     #[serde(default)]
     pub(super) flags: Vec<Spanned<String>>,
     #[serde(default)]

@@ -18,8 +18,8 @@ const BLANKS: u32 = 8;
 pub struct Slots {
     /// Each is a way to say it: names of lists, with a form, alternatives, or a `?`.
     pub orders: Vec<Vec<String>>,
-    /// One number for all gaps, one for each, or none for the usual.
-    pub gaps: Vec<u32>,
+    /// For all orders or for each: one number for all gaps, one for each, or none for the usual.
+    pub gaps: Vec<Vec<u32>>,
 }
 
 /// A slot as it is read.
@@ -38,10 +38,21 @@ impl Slots {
         if self.orders.is_empty() || self.orders.iter().any(Vec::is_empty) {
             return Err("has no slot: name a list".to_owned());
         }
+        if self.gaps.len() > 1 && self.gaps.len() != self.orders.len() {
+            let (gaps, orders) = (self.gaps.len(), self.orders.len());
+            return Err(format!(
+                "has {gaps} lists of gaps for {orders} orders: write one list for all, or one for each"
+            ));
+        }
+        let gaps = |place: usize| {
+            let written = self.gaps.get(place).or(self.gaps.first());
+            written.map_or(&[][..], Vec::as_slice)
+        };
         let orders = self
             .orders
             .iter()
-            .map(|order| self.order(order, lists, speller));
+            .enumerate()
+            .map(|(place, order)| Self::order(order, gaps(place), lists, speller));
         let mut orders = orders.collect::<Result<Vec<_>, _>>()?;
         Ok(if orders.len() == 1 {
             orders.remove(0)
@@ -51,8 +62,8 @@ impl Slots {
     }
 
     fn order(
-        &self,
         order: &[String],
+        gaps: &[u32],
         lists: &Lists,
         speller: &mut Speller,
     ) -> Result<Node<CharSet>, String> {
@@ -76,7 +87,7 @@ impl Slots {
         {
             return Err("has `^` behind another slot: it stands first, without a `?`".to_owned());
         }
-        let gaps = self.gaps_of(&slots)?;
+        let gaps = Self::gaps_of(gaps, &slots)?;
         let mut parts = Vec::new();
         for (place, slot) in slots.iter().enumerate() {
             if slot.name == BEGIN {
@@ -100,27 +111,27 @@ impl Slots {
     }
 
     /// The gap behind each slot but the last.
-    fn gaps_of(&self, slots: &[Slot<'_>]) -> Result<Vec<u32>, String> {
+    fn gaps_of(written: &[u32], slots: &[Slot<'_>]) -> Result<Vec<u32>, String> {
         let joints = slots.len() - 1;
         let begins = slots[0].name == BEGIN;
-        if let Some(wide) = self.gaps.iter().find(|&&gap| gap > GAP) {
+        if let Some(wide) = written.iter().find(|&&gap| gap > GAP) {
             return Err(format!(
                 "has a gap of {wide} words: keep it to {GAP}, or it means nothing any more"
             ));
         }
-        let mut gaps = match self.gaps[..] {
+        let mut gaps = match written[..] {
             [] => vec![USUAL_GAP; joints],
             [all] if joints != 1 || !begins => vec![all; joints],
-            _ if self.gaps.len() == joints => return Ok(self.gaps.clone()),
-            _ if begins && self.gaps.len() + 1 == joints => {
+            _ if written.len() == joints => return Ok(written.to_vec()),
+            _ if begins && written.len() + 1 == joints => {
                 let mut gaps = vec![0];
-                gaps.extend_from_slice(&self.gaps);
+                gaps.extend_from_slice(written);
                 gaps
             }
             _ => {
                 return Err(format!(
                     "has {} gaps for {} slots: write one number for all, or {joints} of them",
-                    self.gaps.len(),
+                    written.len(),
                     slots.len()
                 ));
             }
