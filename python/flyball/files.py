@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flyball.errors import WriteError
@@ -32,7 +33,8 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be written cannot always be removed
+            temporary.unlink(missing_ok=True)
         raise WriteError(
             f"`{path}` cannot be written ({error.strerror}): make room or get permission there, or name another place"
         ) from error

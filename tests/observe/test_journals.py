@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,3 +128,20 @@ def test_a_damaged_line_is_an_error_in_arrow_too(tmp_path: Path) -> None:
         damaged.write("no event\n")
     with pytest.raises(JournalError, match="is not an event"):
         read(path).to_arrow()
+
+
+def test_a_terminal_that_goes_away_leaves_a_journal_that_reads(tmp_path: Path) -> None:
+    program = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # a test run may ignore it
+        "from flyball.events import Journal, StepSample\n"
+        "journal = Journal(sys.argv[1], run='r')\n"
+        "for n in range(200): journal.write(StepSample(step=n, epoch=1, loss=1.0, learning_rate=0.1))\n"
+        "assert journal.flush(30); print('written', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "events.jsonl")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait() == -signal.SIGHUP
+    assert steps(read(tmp_path)) == list(range(200))

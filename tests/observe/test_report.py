@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyball import cli
-from flyball.errors import InputError, JournalError
+from flyball.errors import InputError, JournalError, WriteError
 from flyball.events import (
     EpochFinished,
     Estimate,
@@ -218,6 +218,8 @@ def test_an_old_report_stays_where_the_new_one_cannot_be_made(tmp_path: Path) ->
     assert output.read_bytes() == before
     with pytest.raises(InputError, match="name at least one run"):
         write_report([], output)
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_report([run(tmp_path / "b", RUN)], output / "a file is no folder.html")
 
 
 def test_the_command_writes_into_the_run_folder_and_says_where(
