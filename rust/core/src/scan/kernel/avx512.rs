@@ -10,8 +10,8 @@
 )]
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi16, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmple_epu8_mask,
-    _mm512_cvtepu8_epi16, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_mask_loadu_epi8,
+    __m512i, _bzhi_u64, _mm512_add_epi16, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmple_epu8_mask,
+    _mm512_cvtepu8_epi16, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
     _mm512_maskz_compress_epi8, _mm512_movepi8_mask, _mm512_or_si512, _mm512_permutex2var_epi8,
     _mm512_permutexvar_epi8, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_setzero_si512,
     _mm512_storeu_si512, _mm512_sub_epi8, _mm512_test_epi8_mask,
@@ -37,27 +37,47 @@ static PLACES: [u8; WIDTH] = {
 /// # Safety
 /// The machine has the features, and `out` has room for a code for each byte of the text and `SLACK` more.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[inline]
 pub(super) unsafe fn fill(alphabet: &Alphabet, text: &[u8], out: &mut [u8]) -> (usize, bool) {
-    // SAFETY: both halves of the table have 64 bytes.
-    let (low, high) = unsafe {
-        let table = alphabet.ascii.as_ptr();
-        (
-            _mm512_loadu_si512(table.cast()),
-            _mm512_loadu_si512(table.add(WIDTH).cast()),
-        )
-    };
+    let (low, high) = table(alphabet);
+    let (mut at, mut wide) = (0, _mm512_setzero_si512());
+    // SAFETY: each vector lies in the text as far as it is not masked out, and masked bytes are not read; `out` has 64
+    // bytes more than the text.
+    unsafe {
+        while text.len() - at > WIDTH {
+            let bytes = _mm512_loadu_si512(text.as_ptr().add(at).cast());
+            let codes = _mm512_permutex2var_epi8(low, bytes, high);
+            _mm512_storeu_si512(out.as_mut_ptr().add(at).cast(), codes);
+            wide = _mm512_or_si512(wide, bytes);
+            at += WIDTH;
+        }
+        let here = _bzhi_u64(u64::MAX, (text.len() - at) as u32);
+        let bytes = _mm512_maskz_loadu_epi8(here, text.as_ptr().add(at).cast());
+        let codes = _mm512_permutex2var_epi8(low, bytes, high);
+        _mm512_storeu_si512(out.as_mut_ptr().add(at).cast(), codes);
+        wide = _mm512_or_si512(wide, bytes);
+    }
+    // One branch for a text: where each vector begins must not wait for what the last one held.
+    if _mm512_movepi8_mask(wide) == 0 {
+        return (text.len(), false);
+    }
+    // SAFETY: as the caller says.
+    unsafe { mixed(alphabet, text, out) }
+}
+
+/// Write the codes of a text that is not all ASCII.
+///
+/// # Safety
+/// As for `fill`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+unsafe fn mixed(alphabet: &Alphabet, text: &[u8], out: &mut [u8]) -> (usize, bool) {
+    let (low, high) = table(alphabet);
     let (mut at, mut count, mut altered) = (0, 0, 0);
     while at < text.len() {
         let rest = text.len() - at;
-        let here = if rest >= WIDTH {
-            u64::MAX
-        } else {
-            (1 << rest) - 1
-        };
+        let here = _bzhi_u64(u64::MAX, rest.min(WIDTH) as u32);
         // SAFETY: bytes behind the end of the text are masked out, and masked bytes are not read.
-        let bytes = unsafe {
-            _mm512_mask_loadu_epi8(_mm512_setzero_si512(), here, text.as_ptr().add(at).cast())
-        };
+        let bytes = unsafe { _mm512_maskz_loadu_epi8(here, text.as_ptr().add(at).cast()) };
         let wide = _mm512_movepi8_mask(bytes);
         let codes = _mm512_permutex2var_epi8(low, bytes, high);
         // SAFETY: `count <= at < text.len()`, and `out` has 64 bytes more than the text.
@@ -75,6 +95,20 @@ pub(super) unsafe fn fill(alphabet: &Alphabet, text: &[u8], out: &mut [u8]) -> (
         }
     }
     (count, altered & ALTERED_FLAG != 0)
+}
+
+/// The codes of ASCII, in two registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[inline]
+fn table(alphabet: &Alphabet) -> (__m512i, __m512i) {
+    // SAFETY: both halves of the table have 64 bytes.
+    unsafe {
+        let table = alphabet.ascii.as_ptr();
+        (
+            _mm512_loadu_si512(table.cast()),
+            _mm512_loadu_si512(table.add(WIDTH).cast()),
+        )
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
