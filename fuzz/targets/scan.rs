@@ -45,9 +45,10 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let mut scratch = Scratch::default();
-    let mut found: Vec<Vec<Hit>> = Vec::new();
-    scanner.each(&texts, &mut scratch, |hits| found.push(hits.to_vec()));
-    assert_eq!(found.len(), texts.len());
+    let mut found: Vec<Vec<Hit>> = vec![Vec::new(); texts.len()];
+    for &(text, hit) in scanner.all(&texts, &mut scratch) {
+        found[text].push(hit);
+    }
     for (text, hits) in texts.iter().zip(&found) {
         let plain: Vec<Hit> = hits.iter().copied().filter(|hit| !hit.obfuscated).collect();
         assert_eq!(plain, scanner.hits_by_automata(text), "{kernel:?}");

@@ -53,6 +53,15 @@ fn texts() -> Vec<String> {
     texts
 }
 
+/// The hits of each text.
+fn lists(found: &[(usize, Hit)], texts: usize) -> Vec<Vec<Hit>> {
+    let mut lists = vec![Vec::new(); texts];
+    for &(text, hit) in found {
+        lists[text].push(hit);
+    }
+    lists
+}
+
 fn kernels() -> impl Iterator<Item = Scanner> {
     let here = Kernel::ALL.into_iter().filter(|kernel| kernel.is_here());
     here.map(|kernel| {
@@ -90,8 +99,7 @@ fn texts_scanned_together_are_texts_scanned_alone() {
             .iter()
             .map(|text| scanner.hits(text, &mut scratch).to_vec())
             .collect();
-        let mut together = Vec::new();
-        scanner.each(&bytes, &mut scratch, |hits| together.push(hits.to_vec()));
+        let together = lists(scanner.all(&bytes, &mut scratch), bytes.len());
         assert_eq!(together, alone, "{:?}", scanner.kernel());
         let options = Options {
             kernel: scanner.kernel(),
@@ -234,8 +242,7 @@ proptest! {
             for normalise in [Normalise::None, Normalise::Full] {
                 let Ok(scanner) = Scanner::new(pack.clone(), Options { kernel, normalise }) else { continue };
                 let mut scratch = Scratch::default();
-                let mut found = Vec::new();
-                scanner.each(&texts, &mut scratch, |hits| found.push(hits.to_vec()));
+                let found = lists(scanner.all(&texts, &mut scratch), texts.len());
                 for (text, hits) in texts.iter().zip(&found) {
                     let plain: Vec<Hit> = hits.iter().copied().filter(|hit| !hit.obfuscated).collect();
                     prop_assert_eq!(&plain, &scanner.hits_by_automata(text), "{:?} {:?}", kernel, patterns);
@@ -246,6 +253,32 @@ proptest! {
                     prop_assert_eq!(named, hits.iter().map(|hit| hit.rule).collect::<Vec<_>>());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn what_holds_before_a_word_is_not_taken_to_hold_behind_it() {
+    let toml = "[pack]\nname = 'p'\nversion = '1'\n[[rule]]\nid = 'task'\ncategory = 'c'\npattern = '\\btask\\b'";
+    let pack = Pack::from_toml(toml, "p.toml", None).expect("a pattern");
+    for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_here()) {
+        let options = Options {
+            kernel,
+            normalise: Normalise::None,
+        };
+        let scanner = Scanner::new(pack.clone(), options).expect("a kernel that is here");
+        let mut scratch = Scratch::default();
+        for (text, wanted) in [
+            ("TASKof", false),
+            ("a task", true),
+            ("atask", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                !scanner.hits(text.as_bytes(), &mut scratch).is_empty(),
+                wanted,
+                "{kernel:?} {text}"
+            );
         }
     }
 }

@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use std::time::Instant;
 
 use flyball_core::scan::{
-    Judge, Normalise, Options, Scratch, Verdict, batch, characters, count_words, windows,
+    Judge, Kernel, Normalise, Options, Scratch, Verdict, batch, characters, count_words, windows,
 };
-use numpy::{PyArray1, ToPyArray as _};
+use numpy::{IntoPyArray as _, PyArray1, ToPyArray as _};
 use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
@@ -143,12 +143,13 @@ impl Scanner {
 #[pymethods]
 impl Scanner {
     #[new]
-    #[pyo3(signature = (pack, max_chars, window, normalise))]
+    #[pyo3(signature = (pack, max_chars, window, normalise, kernel = None))]
     fn new(
         pack: Bound<'_, Pack>,
         max_chars: usize,
         window: bool,
         normalise: &str,
+        kernel: Option<&str>,
     ) -> PyResult<Self> {
         let normalise = match normalise {
             "none" => Normalise::None,
@@ -160,10 +161,18 @@ impl Scanner {
                 )));
             }
         };
-        let options = Options {
-            normalise,
-            ..Options::default()
+        let kernel = match kernel {
+            None => Kernel::fastest(),
+            Some("avx512") => Kernel::Avx512,
+            Some("avx2") => Kernel::Avx2,
+            Some("scalar") => Kernel::Scalar,
+            Some(other) => {
+                return Err(invalid(format!(
+                    "`kernel` is `{other}`: use `avx512`, `avx2`, `scalar` or None for the fastest"
+                )));
+            }
         };
+        let options = Options { kernel, normalise };
         let judge =
             Judge::new(pack.get().pack().clone(), options).map_err(crate::scan_pack::refused)?;
         Ok(Self {
@@ -246,46 +255,55 @@ impl Scanner {
             Ok(list) => list.to_tuple(),
             Err(_) => texts.cast::<PyTuple>()?.clone(),
         };
-        let mut owned = Vec::with_capacity(texts.len());
+        let mut kept: Vec<Borrowed<'_, 'py, PyString>> = Vec::with_capacity(texts.len());
         for (place, text) in texts.iter_borrowed().enumerate() {
-            owned.push(
-                text.cast::<PyString>()
-                    .map_err(|_| not_text(&text, Some(first + place)))?
-                    .to_owned(),
-            );
+            let text = match text.cast_exact::<PyString>() {
+                Ok(text) => text, // a comparison; whether it is of a subclass takes a call
+                Err(_) => text
+                    .cast()
+                    .map_err(|_| not_text(&text, Some(first + place)))?,
+            };
+            kept.push(text);
         }
-        let read: Vec<Text<'_>> = owned
-            .iter()
-            .map(|text| bytes_of(text))
-            .collect::<PyResult<_>>()?;
-        let mut long = Vec::new();
-        let mut pieces: Vec<&[u8]> = Vec::with_capacity(read.len());
-        let mut blank = Vec::new();
-        for (place, text) in read.iter().enumerate() {
-            let bytes = text.as_bytes();
-            if is_blank(bytes) {
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(kept.len());
+        let (mut long, mut blank, mut made) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, text) in kept.iter().enumerate() {
+            let text = match bytes_of(text)? {
+                Text::Kept(text) => text.as_bytes(),
+                Text::Made(bytes) => {
+                    made.push((place, bytes));
+                    b"x" // its turn comes below
+                }
+            };
+            if is_blank(text) {
                 blank.push(place);
             }
-            match self.cut(bytes, Some(first + place))? {
-                Cut::Whole => pieces.push(bytes),
-                Cut::Windows => {
-                    long.push(place);
-                    pieces.push(b"");
-                }
+            if let Cut::Windows = self.cut(text, Some(first + place))? {
+                long.push((place, text));
+                pieces.push(b"");
+            } else {
+                pieces.push(text);
+            }
+        }
+        for (place, text) in &made {
+            pieces[*place] = text;
+            if let Cut::Windows = self.cut(text, Some(first + place))? {
+                long.push((*place, text));
+                pieces[*place] = b"";
             }
         }
         let mut rows = self.together(py, &pieces, threads)?;
-        for &place in &long {
-            let (rules, flagged, subtle) = self.windowed_row(py, read[place].as_bytes())?;
+        for (place, text) in long {
+            let (rules, flagged, subtle) = self.windowed_row(py, text)?;
             if rules.is_empty() && subtle {
                 rows.subtle.push(place);
             }
             rows.insert(place, rules, flagged);
         }
         Ok((
-            rows.offsets.to_pyarray(py),
-            rows.rules.to_pyarray(py),
-            rows.flagged.to_pyarray(py),
+            rows.offsets.into_pyarray(py),
+            rows.rules.into_pyarray(py),
+            rows.flagged.into_pyarray(py),
             rows.subtle,
             blank,
         ))

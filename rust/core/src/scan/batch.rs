@@ -84,21 +84,25 @@ impl Rows {
             flagged: Vec::with_capacity(texts.len()),
             ..Self::default()
         };
-        let mut second = Scratch::default();
-        judge.scanner().each(texts, scratch, |hits| {
-            let text = rows.flagged.len();
-            let (found, flagged) = if hits.is_empty() {
-                (Vec::new(), false)
-            } else {
-                judge.row(texts[text], hits, &mut second)
-            };
-            if found.is_empty() && !hits.is_empty() {
+        let (mut second, mut hits) = (Scratch::default(), Vec::new());
+        let all = judge.scanner().all(texts, scratch);
+        for of_text in all.chunk_by(|one, next| one.0 == next.0) {
+            let text = of_text[0].0;
+            // The texts between this one and the one before have nothing.
+            rows.offsets.resize(text, place(rows.rules.len()));
+            rows.flagged.resize(text, false);
+            hits.clear();
+            hits.extend(of_text.iter().map(|&(_, hit)| hit));
+            let (found, flagged) = judge.row(texts[text], &hits, &mut second);
+            if found.is_empty() {
                 rows.subtle.push(text);
             }
             rows.flagged.push(flagged);
             rows.rules.extend(found);
             rows.offsets.push(place(rows.rules.len()));
-        });
+        }
+        rows.offsets.resize(texts.len(), place(rows.rules.len()));
+        rows.flagged.resize(texts.len(), false);
         rows
     }
 }

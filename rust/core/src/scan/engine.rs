@@ -4,29 +4,30 @@
 //! texts -> fill -> tile of codes -> filter -> positions -> bitmap -> slots -> string -> before and after -> hit
 //! ```
 //!
-//! Texts stand in a tile one behind the other with a zero between them; a text that is longer than a tile goes on in the
-//! next. A candidate is confirmed on the codes of its whole text. Each rule may take a number of steps in a text that is
-//! linear in its length; a rule that needs more is decided by its automaton, once, so a scan is linear whatever the text.
+//! Texts stand in a tile one behind the other, between them a code that no set holds, so that nothing is found across
+//! two; there they are confirmed too. A text that is longer than a tile goes on in the next, and is confirmed on a buffer
+//! of its own. A rule for which that takes too many steps is decided by its automaton, once for a text, so a scan is
+//! linear whatever the text.
 
 use super::alphabet::PAD;
 use super::bucket::Tables;
+use super::confirm::{Confirm, State};
 use super::english::Model;
-use super::index::{Candidate, Index, Indexed};
-use super::kernel::{Kernel, SLACK};
-use super::literal::{self, Sub, Text};
+use super::index::{Index, Indexed};
+use super::kernel::{Kernel, Packed, SLACK};
+use super::literal;
 use super::plan::Plan;
 use super::program::{Haystack, MARGIN};
 
 /// The codes of a tile: the filter's positions fit in 16 bits, and the codes in the first-level cache.
 const TILE: usize = 8192;
-/// Codes in front of a tile: the last one of the tile before says whether a word goes on.
+/// Codes in front of a tile; in a long text, as many as a string may have before its window.
 const FRONT: usize = 64;
-/// What a window and the comparison behind it look at.
-const AHEAD: usize = 8;
-
-/// Steps that a rule may take in a text: so many, and some for each of its codes.
-const STEPS: usize = 4096;
-const STEPS_PER_CODE: usize = 4;
+/// How far one looks behind a place that is judged: as far as a string goes.
+const AHEAD: usize = 72;
+/// A power of two with room for a tile: a place masked by it needs no other check.
+const ROOM: usize = 1 << 14;
+const _: () = assert!(FRONT + TILE + SLACK <= ROOM);
 
 /// Tables, strings and programs of a plan.
 #[derive(Debug)]
@@ -34,45 +35,17 @@ pub(super) struct Engine {
     kernel: Kernel,
     tables: Tables,
     index: Index,
-    strings: Vec<Searched>,
-    subs: Vec<Part>,
+    confirm: Confirm,
     /// Rules that no string is necessary for, with the byte that they need, if there is one.
     rest: Vec<(u16, Option<u8>)>,
-}
-
-#[derive(Debug)]
-struct Searched {
-    text: Text,
-    sub: u32,
-}
-
-#[derive(Debug)]
-struct Part {
-    /// The place of its rule in the plan.
-    rule: u16,
-    sub: Sub,
 }
 
 /// What the engine writes to, used again for text after text.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    tile: Vec<u8>,
-    positions: Vec<u16>,
-    /// The texts in the tile.
-    inside: Vec<Inside>,
-    /// The codes of the text that is being confirmed, with a margin.
-    codes: Vec<u8>,
-    /// How many of these are in use.
-    length: usize,
-    /// The texts that the codes and the spelling are of, by stamp.
-    loaded: u64,
-    written: u64,
-    stack: Vec<(u32, u32)>,
-    spelled: Vec<u8>,
-    /// For each rule: the text in which it last took steps, and how many.
-    spent: Vec<(u64, usize)>,
-    /// For each rule: the text in which it was last decided.
-    decided: Vec<u64>,
+    tile: Tile,
+    whole: Whole,
+    state: State,
     /// The stamp of text 0. No two texts have the same, so nothing has to be cleared between them.
     first: u64,
     next: u64,
@@ -82,56 +55,59 @@ pub(super) struct Work {
     pub(super) altered: Vec<usize>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Inside {
-    /// Where in the tile its codes begin.
-    at: usize,
-    /// The place of the text among all.
-    text: usize,
-    /// How many of its codes stood in tiles before.
-    before: usize,
+/// Texts one behind the other, or a piece of a long one.
+#[derive(Debug, Default)]
+struct Tile {
+    /// [`ROOM`] codes, and some behind.
+    codes: Vec<u8>,
+    positions: Vec<u16>,
+    /// Where each text begins.
+    starts: Vec<u16>,
+    /// Which of the texts the first one is.
+    first: usize,
+}
+
+/// The codes of one text as a whole, with a margin that no set holds.
+#[derive(Debug, Default)]
+struct Whole {
+    codes: Vec<u8>,
+    /// How many of these are in use.
+    length: usize,
+    /// The texts that the codes and the spelling are of, by stamp.
+    loaded: u64,
+    written: u64,
+    spelled: Vec<u8>,
 }
 
 impl Engine {
     pub(super) fn new(plan: &Plan, kernel: Kernel) -> Self {
         let model = Model::new(plan.alphabet.blank);
         let word = plan.alphabet.word();
-        let (mut strings, mut subs, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-        let mut windows = Vec::new();
-        let mut places = Vec::new();
+        let (mut found, mut rest) = (Vec::new(), Vec::new());
         for (number, rule) in (0_u16..).zip(&plan.rules) {
-            let Some(found) = literal::choose(&rule.node, word, &model, rule.trees) else {
-                rest.push((number, plan.necessary(&rule.node)));
-                continue;
-            };
-            for mut sub in found {
-                let start = sub.start;
-                for (text, at, window) in std::mem::take(&mut sub.strings) {
-                    windows.push((window, start));
-                    places.push((at, window));
-                    strings.push(Searched {
-                        text,
-                        sub: u32::try_from(subs.len()).unwrap_or(u32::MAX),
-                    });
-                }
-                subs.push(Part { rule: number, sub });
+            match literal::choose(&rule.node, word, &model, rule.trees) {
+                Some(subs) => found.extend(subs.into_iter().map(|sub| (number, sub))),
+                None => rest.push((number, plan.necessary(&rule.node))),
             }
         }
+        let (confirm, strings) = Confirm::new(found);
+        let windows: Vec<_> = strings
+            .iter()
+            .map(|&(_, _, window, start)| (window, start))
+            .collect();
         let indexed: Vec<Indexed<'_>> = strings
             .iter()
-            .zip(&places)
-            .map(|(string, &(at, window))| Indexed {
-                string: &string.text,
-                at,
-                window,
+            .map(|(string, at, window, _)| Indexed {
+                string,
+                at: *at,
+                window: *window,
             })
             .collect();
         Self {
             kernel,
             tables: Tables::new(&windows, plan.alphabet.last_word, &model),
             index: Index::new(&indexed),
-            strings,
-            subs,
+            confirm,
             rest,
         }
     }
@@ -144,41 +120,44 @@ impl Engine {
 
     /// Find the rules of the plan in texts.
     pub(super) fn scan(&self, plan: &Plan, texts: &[&[u8]], work: &mut Work) {
-        work.begin(plan.rules.len(), texts.len());
-        let mut end = FRONT;
-        for (number, text) in texts.iter().enumerate() {
-            if text.len() + SLACK > FRONT + TILE - end {
-                self.flush(plan, texts, work, FRONT, end);
-                work.tile[..FRONT].fill(0);
-                work.inside.clear();
-                end = FRONT;
-            }
-            if text.len() + SLACK <= TILE {
-                work.inside.push(Inside {
-                    at: end,
-                    text: number,
-                    before: 0,
-                });
-                let (count, altered) =
-                    self.kernel
-                        .fill(&plan.alphabet, text, &mut work.tile[end..]);
-                end += count;
-                if altered {
-                    work.altered.push(number);
-                }
-                work.tile[end] = 0;
-                end += 1;
+        work.begin(plan.rules.len(), texts.len(), &self.confirm);
+        let mut next = 0;
+        while next < texts.len() {
+            let Work { tile, altered, .. } = work;
+            tile.first = next;
+            tile.starts.clear();
+            let mut packed = Packed {
+                out: &mut tile.codes[..FRONT + TILE + SLACK],
+                end: FRONT,
+                starts: &mut tile.starts,
+                altered,
+            };
+            self.kernel.pack(&plan.alphabet, texts, next, &mut packed);
+            let end = packed.end;
+            if tile.starts.is_empty() {
+                self.long(plan, texts, next, work);
+                next += 1;
             } else {
-                self.long(plan, texts, number, work);
+                next += tile.starts.len();
+                tile.codes[end..end + SLACK].fill(PAD);
+                self.judge(plan, texts, work, end, None);
             }
         }
-        self.flush(plan, texts, work, FRONT, end);
-        work.inside.clear();
+        if !self.rest.is_empty() {
+            self.search(plan, texts, work);
+        }
+    }
+
+    /// Run the rules that no string is necessary for.
+    fn search(&self, plan: &Plan, texts: &[&[u8]], work: &mut Work) {
         for (number, text) in texts.iter().enumerate() {
             for &(rule, byte) in &self.rest {
                 if byte.is_none_or(|byte| memchr::memchr(byte, text).is_some()) {
-                    self.load(plan, text, number, work);
-                    Self::decide(plan, usize::from(rule), number, work);
+                    let stamp = work.first + number as u64;
+                    work.whole.load(self.kernel, plan, text, stamp);
+                    if work.whole.matches(plan, rule) {
+                        work.hits.push((number, plan.rules[usize::from(rule)].id));
+                    }
                 }
             }
         }
@@ -189,9 +168,9 @@ impl Engine {
         let text = texts[number];
         let (mut at, mut end, mut before) = (0, FRONT, 0);
         let mut any = false;
-        work.tile[..FRONT].fill(0);
         while at < text.len() {
-            let room = FRONT + TILE - SLACK - end;
+            let tile = &mut work.tile.codes;
+            let room = FRONT + TILE - end;
             let mut stop = text.len().min(at + room);
             // Not within a character, which has at most three bytes behind its first.
             for _ in 0..3 {
@@ -201,201 +180,149 @@ impl Engine {
             }
             let (count, altered) =
                 self.kernel
-                    .fill(&plan.alphabet, &text[at..stop], &mut work.tile[end..]);
+                    .fill(&plan.alphabet, &text[at..stop], &mut tile[end..]);
             any |= altered;
             end += count;
             at = stop;
-            work.inside.clear();
-            work.inside.push(Inside {
-                at: FRONT,
-                text: number,
-                before,
-            });
             if at == text.len() {
-                work.tile[end] = 0;
-                self.flush(plan, texts, work, FRONT, end + 1);
+                tile[end..end + SLACK].fill(PAD);
+                self.judge(plan, texts, work, end, Some(before));
             } else {
                 let judged = end - AHEAD;
-                self.judge(plan, texts, work, FRONT, judged);
+                self.judge(plan, texts, work, judged, Some(before));
                 before += judged - FRONT;
-                work.tile.copy_within(judged - 1..end, FRONT - 1);
+                work.tile.codes.copy_within(judged - FRONT..end, 0);
                 end = FRONT + AHEAD;
             }
         }
         if any {
             work.altered.push(number);
         }
-        work.tile[..FRONT].fill(0);
-        work.inside.clear();
+        work.tile.codes[..FRONT].fill(PAD);
     }
 
-    /// Judge a tile to its end.
-    fn flush(&self, plan: &Plan, texts: &[&[u8]], work: &mut Work, from: usize, end: usize) {
-        if end > from {
-            work.tile[end..end + SLACK].fill(0);
-            self.judge(plan, texts, work, from, end);
-        }
-    }
-
-    /// Look for rules among `tile[from..to]`.
-    fn judge(&self, plan: &Plan, texts: &[&[u8]], work: &mut Work, from: usize, to: usize) {
-        let found = self
-            .kernel
-            .filter(&self.tables, &work.tile, from, to, &mut work.positions);
-        // Kept or not is written without a branch: mispredicted ones cost more than all the rest.
-        let mut kept = 0;
-        for place in 0..found {
-            let at = work.positions[place];
-            work.positions[kept] = at;
-            kept += usize::from(self.index.may_hold(four(&work.tile, usize::from(at))));
-        }
-        let mut cursor = 0;
-        for place in 0..kept {
-            let at = usize::from(work.positions[place]);
-            let Some(candidates) = self.index.find(eight(&work.tile, at)) else {
-                continue;
-            };
-            while work
-                .inside
-                .get(cursor + 1)
-                .is_some_and(|next| next.at <= at)
-            {
-                cursor += 1;
-            }
-            let Some(&inside) = work.inside.get(cursor) else {
-                continue;
-            };
-            self.confirm(
-                plan,
-                texts[inside.text],
-                inside.text,
-                candidates,
-                inside.before + at - inside.at,
-                work,
-            );
-        }
-    }
-
-    /// Check what may stand at a place of a text.
-    fn confirm(
+    /// Look for rules in a tile up to `to`; of a long text, `before` codes came before the tile.
+    fn judge(
         &self,
         plan: &Plan,
-        text: &[u8],
-        number: usize,
-        candidates: &[Candidate],
-        place: usize,
+        texts: &[&[u8]],
         work: &mut Work,
+        to: usize,
+        before: Option<usize>,
     ) {
-        let stamp = work.stamp(number);
-        for candidate in candidates {
-            let string = &self.strings[candidate.string as usize];
-            let Part { rule, sub } = &self.subs[string.sub as usize];
-            let rule = usize::from(*rule);
-            if work.decided[rule] == stamp {
-                continue;
-            }
-            let Some(begin) = (place + MARGIN).checked_sub(candidate.offset as usize) else {
-                continue;
-            };
-            self.load(plan, text, number, work);
-            let haystack = Haystack {
-                codes: &work.codes[..work.length],
-                last_word: plan.alphabet.last_word,
-                newline: plan.alphabet.newline,
-            };
-            let limit = STEPS + STEPS_PER_CODE * text.len();
-            let (last, spent) = work.spent[rule];
-            let mut fuel =
-                (limit - if last == stamp { spent.min(limit) } else { 0 }).saturating_sub(1);
-            let fits = begin >= MARGIN
-                && string
-                    .text
-                    .iter()
-                    .zip(&haystack.codes[begin..])
-                    .all(|(set, &code)| set >> (code & PAD) & 1 == 1)
-                && sub
-                    .before
-                    .matches::<true>(haystack, begin, &mut work.stack, &mut fuel)
-                && sub.after.matches::<false>(
-                    haystack,
-                    begin + string.text.len(),
-                    &mut work.stack,
-                    &mut fuel,
-                );
-            work.spent[rule] = (stamp, limit - fuel);
-            if fuel == 0 {
-                Self::decide(plan, rule, number, work);
-            } else if fits {
-                work.decided[rule] = stamp;
-                work.hits.push((number, plan.rules[rule].id));
+        let Work {
+            tile,
+            whole,
+            state,
+            hits,
+            first,
+            ..
+        } = work;
+        let first = *first;
+        let Some(codes) = tile.codes.first_chunk::<{ ROOM + 8 }>() else {
+            return;
+        };
+        let found = self
+            .kernel
+            .filter(&self.tables, codes, FRONT, to, &mut tile.positions);
+        let kept = self.index.keep(codes, &mut tile.positions[..found]);
+        let mut cursor = 0;
+        for &at in &tile.positions[..kept] {
+            let at = usize::from(at);
+            for candidate in self.index.find(eight(codes, at)) {
+                let Some(begin) = at.checked_sub(candidate.offset as usize) else {
+                    continue;
+                };
+                if !self.confirm.stands(candidate.string, &codes[begin..]) {
+                    continue;
+                }
+                while tile
+                    .starts
+                    .get(cursor + 1)
+                    .is_some_and(|&next| usize::from(next) <= at)
+                {
+                    cursor += 1;
+                }
+                let number = tile.first + cursor;
+                let stamp = first + number as u64;
+                let (text, begin) = match before {
+                    None => {
+                        let end = tile.starts.get(cursor + 1).map_or(to, |&next| next.into());
+                        let place = (usize::from(tile.starts[cursor]), end - 1);
+                        (Haystack::new(plan, codes, place), begin)
+                    }
+                    Some(before) => {
+                        whole.load(self.kernel, plan, texts[number], stamp);
+                        (whole.haystack(plan), MARGIN + before + begin - FRONT)
+                    }
+                };
+                self.confirm
+                    .each(candidate.string, text, begin, stamp, state, |rule| {
+                        hits.push((number, plan.rules[usize::from(rule)].id));
+                    });
+                while let Some(rule) = state.open.pop() {
+                    whole.load(self.kernel, plan, texts[number], stamp);
+                    if whole.matches(plan, rule) {
+                        hits.push((number, plan.rules[usize::from(rule)].id));
+                    }
+                }
             }
         }
+    }
+}
+
+impl Whole {
+    /// Write the codes of a text, if they are not there yet.
+    fn load(&mut self, kernel: Kernel, plan: &Plan, text: &[u8], stamp: u64) {
+        if self.loaded == stamp {
+            return;
+        }
+        self.loaded = stamp;
+        let room = MARGIN + text.len() + SLACK;
+        if self.codes.len() < room {
+            self.codes.resize(room, PAD);
+            self.codes[..MARGIN].fill(PAD);
+        }
+        let (count, _) = kernel.fill(&plan.alphabet, text, &mut self.codes[MARGIN..]);
+        self.codes[MARGIN + count..MARGIN + count + MARGIN].fill(PAD);
+        self.length = MARGIN + count + MARGIN;
+    }
+
+    fn haystack(&self, plan: &Plan) -> Haystack<'_> {
+        let place = (MARGIN, self.length - MARGIN);
+        Haystack::new(plan, &self.codes[..self.length], place)
     }
 
     /// Let the automaton say whether a rule matches in the text that is loaded.
-    fn decide(plan: &Plan, rule: usize, number: usize, work: &mut Work) {
-        let stamp = work.stamp(number);
-        if work.written != stamp {
-            work.written = stamp;
-            plan.spell(&work.codes[MARGIN..work.length - MARGIN], &mut work.spelled);
+    fn matches(&mut self, plan: &Plan, rule: u16) -> bool {
+        if self.written != self.loaded {
+            self.written = self.loaded;
+            let codes = &self.codes[MARGIN..self.length - MARGIN];
+            plan.spell(codes, &mut self.spelled);
         }
-        work.decided[rule] = stamp;
-        if plan.automaton(&plan.rules[rule]).matches(&work.spelled) {
-            work.hits.push((number, plan.rules[rule].id));
-        }
-    }
-
-    /// Write the codes of a whole text, with a margin that no set holds.
-    fn load(&self, plan: &Plan, text: &[u8], number: usize, work: &mut Work) {
-        let stamp = work.stamp(number);
-        if work.loaded == stamp {
-            return;
-        }
-        work.loaded = stamp;
-        let room = MARGIN + text.len() + SLACK;
-        if work.codes.len() < room {
-            work.codes.resize(room, PAD);
-            work.codes[..MARGIN].fill(PAD);
-        }
-        let (count, _) = self
-            .kernel
-            .fill(&plan.alphabet, text, &mut work.codes[MARGIN..]);
-        work.codes[MARGIN + count..MARGIN + count + MARGIN].fill(PAD);
-        work.length = MARGIN + count + MARGIN;
+        let rule = &plan.rules[usize::from(rule)];
+        plan.automaton(rule).matches(&self.spelled)
     }
 }
 
 impl Work {
-    fn begin(&mut self, rules: usize, texts: usize) {
-        if self.tile.is_empty() {
-            self.tile.resize(FRONT + TILE + SLACK, 0);
-            self.positions.resize(TILE + SLACK, 0);
+    fn begin(&mut self, rules: usize, texts: usize, confirm: &Confirm) {
+        if self.tile.codes.is_empty() {
+            self.tile.codes.resize(ROOM + 8, PAD);
+            self.tile.positions.resize(TILE + SLACK, 0);
         }
-        self.tile[..FRONT].fill(0);
-        self.inside.clear();
         self.hits.clear();
         self.altered.clear();
-        if self.spent.len() < rules {
-            self.spent.resize(rules, (0, 0));
-            self.decided.resize(rules, 0);
-        }
+        self.state.begin(rules, confirm);
         self.first = self.next.max(1);
         self.next = self.first + texts as u64;
     }
-
-    fn stamp(&self, number: usize) -> u64 {
-        self.first + number as u64
-    }
 }
 
-fn four(codes: &[u8], at: usize) -> u32 {
-    codes[at..]
-        .first_chunk()
-        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
-}
-
-fn eight(codes: &[u8], at: usize) -> u64 {
-    codes[at..]
+/// Eight codes of a tile.
+#[inline]
+fn eight(codes: &[u8; ROOM + 8], at: usize) -> u64 {
+    codes[at & (ROOM - 1)..]
         .first_chunk()
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

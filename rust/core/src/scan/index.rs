@@ -95,30 +95,34 @@ impl Index {
         (hash(key) >> 7) as usize & (self.slots.len() - 1)
     }
 
-    /// Say whether any string may begin with these four codes.
-    #[inline]
-    pub(super) fn may_hold(&self, key: u32) -> bool {
-        let bit = hash(key) >> (32 - BITS);
-        self.bitmap[(bit / 64) as usize] >> (bit % 64) & 1 == 1
+    /// Keep those of some positions at which a string may begin, in front; return how many they are.
+    pub(super) fn keep(&self, codes: &[u8], positions: &mut [u16]) -> usize {
+        // Kept or not is written without a branch: mispredicted ones cost more than all the rest.
+        let mut kept = 0;
+        for place in 0..positions.len() {
+            let at = positions[place];
+            positions[kept] = at;
+            let four = codes[usize::from(at)..].first_chunk();
+            let bit = hash(four.map_or(0, |four| u32::from_le_bytes(*four))) >> (32 - BITS);
+            kept += (self.bitmap[(bit / 64) as usize] >> (bit % 64) & 1) as usize;
+        }
+        kept
     }
 
     /// Return what stands under the first four of eight codes, if all eight fit.
     #[inline]
-    pub(super) fn find(&self, eight: u64) -> Option<&[Candidate]> {
+    pub(super) fn find(&self, eight: u64) -> &[Candidate] {
         #[allow(clippy::cast_possible_truncation, reason = "the first four codes")]
         let key = eight as u32;
         let mut at = self.place(key);
         loop {
             let slot = &self.slots[at];
-            if slot.entry == 0 {
-                return None;
+            if slot.entry == 0 || (slot.key == key && eight & slot.mask != slot.value) {
+                return &[];
             }
             if slot.key == key {
-                if eight & slot.mask != slot.value {
-                    return None;
-                }
                 let (first, last) = self.entries[slot.entry as usize - 1];
-                return Some(&self.candidates[first as usize..last as usize]);
+                return &self.candidates[first as usize..last as usize];
             }
             at = (at + 1) & (self.slots.len() - 1);
         }

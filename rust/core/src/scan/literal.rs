@@ -189,13 +189,13 @@ impl Chooser<'_> {
         };
         let mut best: Option<(usize, [Codes; WINDOW], f64)> = None;
         for at in places {
-            let mut window = [u64::MAX >> 1; WINDOW];
+            let mut window = [Codes::MAX; WINDOW];
             for (place, codes) in window.iter_mut().enumerate() {
                 match string.get(at + place) {
                     Some(set) => *codes = *set,
                     // Behind the end of a word stands no word, and what follows that is unknown.
                     None if end && at + place == string.len() => {
-                        *codes = !self.word & (u64::MAX >> 1);
+                        *codes = !self.word; // also the end of the text
                     }
                     None => {}
                 }

@@ -19,6 +19,7 @@ pub mod batch;
 mod bucket;
 mod charset;
 mod check;
+mod confirm;
 mod confusables;
 mod decode;
 mod engine;

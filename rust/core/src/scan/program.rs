@@ -4,6 +4,7 @@
 //! calls it gives up above a bound and asks an automaton instead, so that the whole stays linear.
 
 use super::alphabet::Codes;
+use super::plan::Plan;
 use super::syntax::{Look, Node, Repeat};
 
 /// Codes in front of a text and behind it in the buffer that programs run over.
@@ -12,7 +13,7 @@ pub(super) const MARGIN: usize = 64;
 const EVERY: Codes = u64::MAX;
 const NO_LIMIT: u32 = u32::MAX;
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Op {
     Set(Codes),
     Look(Look),
@@ -30,29 +31,39 @@ enum Op {
 }
 
 /// Steps in one direction.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Program {
     ops: Vec<Op>,
 }
 
-/// The codes of one text, with [`MARGIN`] codes of no set around them.
+/// A text among codes. Before it and behind it stand codes that no set holds, and [`MARGIN`] codes more.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Haystack<'a> {
-    pub(super) codes: &'a [u8],
-    pub(super) last_word: u8,
-    pub(super) newline: u8,
+    codes: &'a [u8],
+    pub(super) begin: usize,
+    pub(super) end: usize,
+    last_word: u8,
+    newline: u8,
 }
 
-impl Haystack<'_> {
+impl<'a> Haystack<'a> {
+    pub(super) fn new(plan: &Plan, codes: &'a [u8], (begin, end): (usize, usize)) -> Self {
+        Self {
+            codes,
+            begin,
+            end,
+            last_word: plan.alphabet.last_word,
+            newline: plan.alphabet.newline,
+        }
+    }
     fn is_word(&self, at: usize) -> bool {
         self.codes[at].wrapping_sub(1) < self.last_word
     }
 
     fn holds(&self, look: Look, at: usize) -> bool {
-        let end = self.codes.len() - MARGIN;
         match look {
-            Look::Start => at == MARGIN,
-            Look::End => at == end || (at + 1 == end && self.codes[at] == self.newline),
+            Look::Start => at == self.begin,
+            Look::End => at == self.end || (at + 1 == self.end && self.codes[at] == self.newline),
             Look::Boundary => self.is_word(at - 1) != self.is_word(at),
             Look::NotBoundary => self.is_word(at - 1) == self.is_word(at),
         }

@@ -153,18 +153,10 @@ impl Scanner {
         &scratch.hits
     }
 
-    /// Call `done` with the hits of each text, in order.
-    pub fn each(&self, texts: &[&[u8]], scratch: &mut Scratch, mut done: impl FnMut(&[Hit])) {
+    /// Return the hits of texts, in order: the place of a text, and what it has.
+    pub fn all<'a>(&self, texts: &[&[u8]], scratch: &'a mut Scratch) -> &'a [(usize, Hit)] {
         self.find(texts, scratch);
-        let Scratch { found, hits, .. } = scratch;
-        let mut found = found.iter().peekable();
-        for number in 0..texts.len() {
-            hits.clear();
-            while let Some((_, hit)) = found.next_if(|(text, _)| *text == number) {
-                hits.push(*hit);
-            }
-            done(hits);
-        }
+        &scratch.found
     }
 
     fn find(&self, texts: &[&[u8]], scratch: &mut Scratch) {

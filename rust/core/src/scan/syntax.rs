@@ -36,7 +36,7 @@ pub(super) struct Repeat {
 }
 
 /// What must hold between two characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Look {
     Start,
     /// The end, or before a newline that is the last character.

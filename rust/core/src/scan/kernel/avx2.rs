@@ -10,15 +10,16 @@
 )]
 
 use std::arch::x86_64::{
-    __m256i, _mm_loadu_si128, _mm256_adds_epu8, _mm256_and_si256, _mm256_blendv_epi8,
-    _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_min_epu8,
-    _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm256_setzero_si256,
+    __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_adds_epu8, _mm256_and_si256,
+    _mm256_blendv_epi8, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256,
+    _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm256_setzero_si256,
     _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_storeu_si256, _mm256_sub_epi8, _mm256_xor_si256,
 };
 
 use super::super::alphabet::Alphabet;
 use super::super::bucket::{Group, Tables};
 use super::super::points::ALTERED_FLAG;
+use super::Packed;
 
 const WIDTH: usize = 32;
 /// Codes above this share its table entry.
@@ -130,6 +131,31 @@ fn buckets(group: &Half, windows: &[__m256i; 4]) -> __m256i {
 #[inline]
 fn nonzero(bytes: __m256i) -> u32 {
     !_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())).cast_unsigned()
+}
+
+/// # Safety
+/// The machine has the features.
+#[target_feature(enable = "avx2,bmi2")]
+#[allow(
+    unused_unsafe,
+    reason = "the oldest compiler wants it around a prefetch"
+)]
+pub(super) unsafe fn pack(
+    alphabet: &Alphabet,
+    texts: &[&[u8]],
+    first: usize,
+    packed: &mut Packed<'_>,
+) {
+    super::pack!(
+        alphabet,
+        texts,
+        first,
+        packed,
+        // SAFETY: `out` has room for the text and `SLACK` codes more, as the loop checks.
+        |alphabet, text: &[u8], out: &mut [u8]| unsafe { fill(alphabet, text, out) },
+        // SAFETY: asking for memory has no effect that a program could see.
+        |soon: &&[u8]| unsafe { _mm_prefetch::<_MM_HINT_T0>(soon.as_ptr().cast()) }
+    );
 }
 
 /// # Safety

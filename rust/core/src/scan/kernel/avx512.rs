@@ -10,9 +10,10 @@
 )]
 
 use std::arch::x86_64::{
-    __m512i, _bzhi_u64, _mm512_add_epi16, _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmple_epu8_mask,
-    _mm512_cvtepu8_epi16, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
-    _mm512_maskz_compress_epi8, _mm512_movepi8_mask, _mm512_or_si512, _mm512_permutex2var_epi8,
+    __m512i, _MM_HINT_T0, _bzhi_u64, _mm_prefetch, _mm512_add_epi16, _mm512_and_si512,
+    _mm512_castsi512_si256, _mm512_cmple_epu8_mask, _mm512_cvtepu8_epi16,
+    _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_compress_epi8,
+    _mm512_maskz_loadu_epi8, _mm512_movepi8_mask, _mm512_or_si512, _mm512_permutex2var_epi8,
     _mm512_permutexvar_epi8, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_setzero_si512,
     _mm512_storeu_si512, _mm512_sub_epi8, _mm512_test_epi8_mask,
 };
@@ -20,6 +21,7 @@ use std::arch::x86_64::{
 use super::super::alphabet::Alphabet;
 use super::super::bucket::{Group, Tables};
 use super::super::points::ALTERED_FLAG;
+use super::Packed;
 
 const WIDTH: usize = 64;
 
@@ -135,6 +137,31 @@ fn buckets(group: &[__m512i; 4], windows: &[__m512i; 4]) -> __m512i {
     let c = _mm512_permutexvar_epi8(windows[2], group[2]);
     let d = _mm512_permutexvar_epi8(windows[3], group[3]);
     _mm512_and_si512(_mm512_and_si512(a, b), _mm512_and_si512(c, d))
+}
+
+/// # Safety
+/// The machine has the features.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+#[allow(
+    unused_unsafe,
+    reason = "the oldest compiler wants it around a prefetch"
+)]
+pub(super) unsafe fn pack(
+    alphabet: &Alphabet,
+    texts: &[&[u8]],
+    first: usize,
+    packed: &mut Packed<'_>,
+) {
+    super::pack!(
+        alphabet,
+        texts,
+        first,
+        packed,
+        // SAFETY: `out` has room for the text and `SLACK` codes more, as the loop checks.
+        |alphabet, text: &[u8], out: &mut [u8]| unsafe { fill(alphabet, text, out) },
+        // SAFETY: asking for memory has no effect that a program could see.
+        |soon: &&[u8]| unsafe { _mm_prefetch::<_MM_HINT_T0>(soon.as_ptr().cast()) }
+    );
 }
 
 /// # Safety

@@ -86,6 +86,31 @@ impl Kernel {
         }
     }
 
+    /// Write the codes of texts from `first` on, as many as fit whole, each with [`PAD`](super::alphabet::PAD) behind it.
+    ///
+    /// The last [`SLACK`] codes are left free.
+    pub(super) fn pack(
+        self,
+        alphabet: &Alphabet,
+        texts: &[&[u8]],
+        first: usize,
+        packed: &mut Packed<'_>,
+    ) {
+        match self {
+            Self::Scalar => scalar::pack(alphabet, texts, first, packed),
+            // SAFETY: a plan is only given a kernel whose features this machine has.
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code, reason = "the features were detected")]
+            Self::Avx2 => unsafe { avx2::pack(alphabet, texts, first, packed) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code, reason = "the features were detected")]
+            Self::Avx512 => unsafe { avx512::pack(alphabet, texts, first, packed) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => scalar::pack(alphabet, texts, first, packed),
+        }
+    }
+
     /// Write the positions of the candidates among `codes[from..to]`; return how many there are.
     ///
     /// The code before `from` says whether a word begins there. Behind `to` stand [`SLACK`] codes more, and `out` has
@@ -121,6 +146,49 @@ impl Kernel {
         }
     }
 }
+
+/// Where [`Kernel::pack`] writes.
+pub(super) struct Packed<'a> {
+    pub(super) out: &'a mut [u8],
+    /// Where the next text begins.
+    pub(super) end: usize,
+    /// Where each text begins.
+    pub(super) starts: &'a mut Vec<u16>,
+    /// The texts that normalisation may change.
+    pub(super) altered: &'a mut Vec<usize>,
+}
+
+/// How many texts ahead the memory is asked for one.
+const SOON: usize = 6;
+
+/// The loop of [`Kernel::pack`], written out for each kernel so that its `fill` is inlined.
+macro_rules! pack {
+    ($alphabet:ident, $texts:ident, $first:ident, $packed:ident, $fill:expr, $ask:expr) => {
+        let room = $packed
+            .out
+            .len()
+            .saturating_sub($crate::scan::kernel::SLACK);
+        for (number, text) in $texts.iter().enumerate().skip($first) {
+            if $packed.end + text.len() + 1 > room {
+                break;
+            }
+            if let Some(soon) = $texts.get(number + $crate::scan::kernel::SOON) {
+                $ask(soon);
+            }
+            $packed
+                .starts
+                .push(u16::try_from($packed.end).unwrap_or(u16::MAX));
+            let (count, altered) = $fill($alphabet, text, &mut $packed.out[$packed.end..]);
+            $packed.end += count;
+            $packed.out[$packed.end] = $crate::scan::alphabet::PAD;
+            $packed.end += 1;
+            if altered {
+                $packed.altered.push(number);
+            }
+        }
+    };
+}
+use pack;
 
 /// Write the code of the character that begins at `text[at]`, which is not ASCII; return its bytes and its code.
 #[inline]

@@ -3,6 +3,7 @@
 use super::super::alphabet::Alphabet;
 use super::super::bucket::Tables;
 use super::super::points::ALTERED_FLAG;
+use super::Packed;
 
 pub(super) fn fill(alphabet: &Alphabet, text: &[u8], out: &mut [u8]) -> (usize, bool) {
     let (mut at, mut count, mut altered) = (0, 0, 0);
@@ -19,6 +20,10 @@ pub(super) fn fill(alphabet: &Alphabet, text: &[u8], out: &mut [u8]) -> (usize, 
         count += 1;
     }
     (count, altered & ALTERED_FLAG != 0)
+}
+
+pub(super) fn pack(alphabet: &Alphabet, texts: &[&[u8]], first: usize, packed: &mut Packed<'_>) {
+    super::pack!(alphabet, texts, first, packed, fill, |_: &&[u8]| ());
 }
 
 /// Codes above `finest` share the table entry of `finest`, as in kernels with smaller tables.
