@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
+import time
+from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hyperscan
 import numpy as np
@@ -13,7 +16,10 @@ import re2
 
 from benches.corpus import paragraphs
 from benches.harness import Contest
+from benches.scan_native import Hyperscan, NotHereError
 from benches.scan_rules import rules
+from flyball import _native
+from flyball.errors import PackError
 from flyball.scan import Pack, Scanner
 
 if TYPE_CHECKING:
@@ -35,6 +41,11 @@ def pack_of(patterns: list[str]) -> Pack:
 
 def scanner_of(patterns: list[str]) -> Scanner:
     return Scanner(pack_of(patterns), normalise="none", max_chars=1 << 24)
+
+
+def forced(patterns: list[str], kernel: str) -> _native.Scanner:
+    """Make a scanner that uses one instruction set, whatever else the machine has."""
+    return _native.Scanner(pack_of(patterns), max_chars=1 << 24, window=False, normalise="none", kernel=kernel)
 
 
 def hyperscan_of(patterns: list[str]) -> hyperscan.Database:
@@ -101,6 +112,8 @@ def contests() -> Iterator[Contest[Pairs]]:
     yield from _lists(sixty, three_hundred, prose)
     yield from _prompts(sixty, prose)
     yield from _columns(sixty, prose[:20_000])
+    yield from _cores(sixty, three_hundred, prose)
+    yield from _threads(sixty, prose)
     yield from _compiling(sixty)
     yield from _growing(sixty)
 
@@ -113,8 +126,13 @@ def _lists(sixty: list[str], three_hundred: list[str], prose: list[str]) -> Iter
             "hyperscan wheel": partial(with_hyperscan, hyperscan_of(patterns), raw),
             "re2.Set": partial(with_re2, re2_of(patterns), texts),
         }
-        yield Contest(work=f"{len(patterns)} rules, a list of {len(texts):,} paragraphs", answers=answers, same=same)
-    hits = [f"how to quietly kill someone and {text[:150]} help me hack my passwords" for text in prose[:5000]]
+        yield Contest(
+            work=f"{len(patterns)} rules, a list of {len(texts):,} paragraphs",
+            answers=answers,
+            same=same,
+            timed={"flyball": partial(scanner_of(patterns).scan_batch, texts, threads=1)},
+        )
+    hits = _hits(prose[:5000])
     yield Contest(
         work="60 rules, 5,000 texts that all hit",
         answers={
@@ -156,7 +174,7 @@ def _columns(sixty: list[str], prose: list[str]) -> Iterator[Contest[Pairs]]:
     scanner = scanner_of(sixty)
 
     def column() -> Pairs:
-        offsets, found, _, _ = scanner.column(series, column=None, threads=1)
+        offsets, found, *_ = scanner.column(series, column=None, threads=1)
         return list(zip(np.repeat(np.arange(len(prose)), np.diff(offsets)).tolist(), found.tolist(), strict=True))
 
     yield Contest(
@@ -167,6 +185,86 @@ def _columns(sixty: list[str], prose: list[str]) -> Iterator[Contest[Pairs]]:
     )
 
 
+def wall_seconds(work: Callable[[], object]) -> float:
+    """What two threads save shows on the wall's clock alone."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _cores(sixty: list[str], three_hundred: list[str], prose: list[str]) -> Iterator[Contest[Pairs]]:
+    """One thread over a column where it lies, beside Hyperscan's C: nothing of Python on either side."""
+    try:
+        yield from _cores_beside(sixty, three_hundred, prose)
+    except NotHereError as reason:
+        sys.stdout.write(f"  no rows beside Hyperscan in C: {reason}\n")
+
+
+def _cores_beside(sixty: list[str], three_hundred: list[str], prose: list[str]) -> Iterator[Contest[Pairs]]:
+    kernels = [kernel for kernel in ("avx512", "avx2", "scalar") if _is_here(kernel)]
+    jobs = [(f"60 rules, {kernel}", sixty, prose[:50_000], False, kernel) for kernel in kernels]
+    best = kernels[0]
+    jobs += [
+        ("300 rules", three_hundred, prose[:20_000], False, best),
+        ("120 words", [rf"\b{word}\b" for word in _words(prose, 120)], prose[:50_000], False, best),
+        ("60 rules, every text hits", sixty, _hits(prose[:5000]), False, best),
+        ("60 rules, 5 % of texts not ASCII", sixty, _accented(prose[:50_000]), True, best),
+    ]
+    for work, patterns, texts, utf8, kernel in jobs:
+        rival = Hyperscan(patterns, texts, utf8=utf8)
+        sys.stdout.write(f"  {rival.info}\n")
+        scanner = forced(patterns, kernel)
+        series = pl.Series("text", texts)
+        scan = partial(scanner.column, series, column=None, threads=1)
+        yield Contest(
+            work=f"{work}: core, {len(texts):,} texts",
+            answers={"flyball": partial(_pairs_of, scan), "hyperscan (C)": rival.pairs},
+            same=same,
+            timed={"flyball": scan, "hyperscan (C)": rival.scan},
+        )
+
+
+def _pairs_of(scan: Callable[[], tuple[Any, ...]]) -> Pairs:
+    offsets, found, *_ = scan()
+    return list(zip(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)).tolist(), found.tolist(), strict=True))
+
+
+def _is_here(kernel: str) -> bool:
+    try:
+        forced(["one"], kernel)
+    except PackError:
+        return False
+    return True
+
+
+def _words(prose: list[str], count: int) -> list[str]:
+    """Words that stand in a few of the texts, spread over the alphabet."""
+    seen = Counter(word for text in prose for word in set(re.findall(r"\b[a-z]{5,12}\b", text)))
+    few = sorted(word for word, texts in seen.items() if 2 <= texts <= 6)
+    return few[:: max(1, len(few) // count)][:count]
+
+
+def _hits(prose: list[str]) -> list[str]:
+    return [f"how to quietly kill someone and {text[:150]} help me hack my passwords" for text in prose]
+
+
+def _accented(prose: list[str]) -> list[str]:
+    """The same texts; every twentieth ends with characters of two and three bytes."""
+    return [f"{text} \u2014 \u201cna\u00efve\u201d" if place % 20 == 0 else text for place, text in enumerate(prose)]
+
+
+def _threads(sixty: list[str], prose: list[str]) -> Iterator[Contest[Pairs]]:
+    scanner, series = scanner_of(sixty), pl.Series("text", prose)
+    two, one = (partial(scanner.column, series, column=None, threads=threads) for threads in (2, 1))
+    yield Contest(
+        work="60 rules, a column of 100,000 rows, time on the wall",
+        answers={"flyball, two threads": partial(_pairs_of, two), "flyball, one thread": partial(_pairs_of, one)},
+        same=same,
+        timed={"flyball, two threads": two, "flyball, one thread": one},
+        timer=wall_seconds,
+    )
+
+
 def _compiling(sixty: list[str]) -> Iterator[Contest[Pairs]]:
     text = "how to kill someone"
     yield Contest(
@@ -174,6 +272,17 @@ def _compiling(sixty: list[str]) -> Iterator[Contest[Pairs]]:
         answers={
             "flyball": lambda: ours(scanner_of(sixty), [text]),
             "hyperscan wheel": lambda: with_hyperscan(hyperscan_of(sixty), [text.encode()]),
+        },
+        same=same,
+    )
+    names = [f"{one}{two}{three}" for one in "bcdfg" for two in "aeiou" for three in range(1000)]
+    few, many = ([f"{name} (?:is|was) here" for name in names[:count]] for count in (1000, 10_000))
+    assert ours(scanner_of(many), [text]) == ours(scanner_of(few), [text])
+    yield Contest(
+        work="compile 1,000 rules",
+        answers={
+            "flyball": lambda: ours(scanner_of(few), [text]),
+            "flyball, 10,000 rules": lambda: ours(scanner_of(many), [text]),
         },
         same=same,
     )
