@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, final
 
@@ -324,16 +324,17 @@ class Scanner:
     def rows(
         self, texts: Sequence[str], /, *, first: int, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], list[int], list[int]]:
-        """Scan a list or tuple of texts: offsets and rules of each, whether it is flagged, which have suspicious words
-        and no rule, and which of them are blank.
+        """Scan a list or tuple of texts.
+
+        Offsets and rules of each, whether it is flagged, which have suspicious words and no rule, and which are blank.
         """
     def column(
         self, data: object, /, *, column: str | None, threads: int, first: int = 0
     ) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.bool_], list[int]]:
-        """Scan a column of Arrow: offsets and rules of each row, whether it is flagged, which rows are null, and which
-        are not UTF-8.
+        """Scan a column of Arrow.
 
-        Rows, and errors, are counted from `first`.
+        Offsets and rules of each row, whether it is flagged, which rows are null, and which are not UTF-8. Rows, and
+        errors, are counted from `first`.
         """
 
 def scan_words(texts: Iterable[str], /) -> list[int]:
