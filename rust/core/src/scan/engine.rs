@@ -15,7 +15,7 @@ use super::confirm::{Confirm, State};
 use super::english::Model;
 use super::index::{Index, Indexed};
 use super::kernel::{Kernel, Packed, SLACK};
-use super::literal;
+use super::literal::{self, Shares};
 use super::plan::Plan;
 use super::program::{Haystack, MARGIN};
 
@@ -82,10 +82,11 @@ struct Whole {
 impl Engine {
     pub(super) fn new(plan: &Plan, kernel: Kernel) -> Self {
         let model = Model::new(plan.alphabet.blank);
+        let shares = Shares::default();
         let word = plan.alphabet.word();
         let (mut found, mut rest) = (Vec::new(), Vec::new());
         for (number, rule) in (0_u16..).zip(&plan.rules) {
-            match literal::choose(&rule.node, word, &model, rule.trees) {
+            match literal::choose(&rule.node, word, &model, &shares, rule.trees) {
                 Some(subs) => found.extend(subs.into_iter().map(|sub| (number, sub))),
                 None => rest.push((number, plan.necessary(&rule.node))),
             }

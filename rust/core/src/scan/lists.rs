@@ -212,6 +212,7 @@ pub(super) fn tidy(form: &str) -> Result<String, String> {
 #[derive(Default)]
 pub(super) struct Speller {
     known: HashMap<char, Node<CharSet>>,
+    slots: HashMap<String, Node<CharSet>>,
 }
 
 impl Speller {
@@ -285,6 +286,16 @@ impl Speller {
                 _ => Node::Set(CharSet::literal(u32::from(char))),
             })
             .clone()
+    }
+
+    /// The words of a slot between the edges of words; many rules have the same one.
+    pub(super) fn slot(&mut self, name: &str, lists: &Lists) -> Result<Node<CharSet>, String> {
+        if let Some(node) = self.slots.get(name) {
+            return Ok(node.clone());
+        }
+        let node = self.bounded(&lists.select(name)?);
+        self.slots.insert(name.to_owned(), node.clone());
+        Ok(node)
     }
 
     /// The words of a list between the edges of words.

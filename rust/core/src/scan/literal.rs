@@ -4,6 +4,9 @@
 //! are rarest in English is taken, and the rule is split there into what stands before and what follows. Where no run
 //! is rare enough, an alternation is replaced by its branches, and each branch is searched by a run of its own.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use super::alphabet::Codes;
 use super::english::{Model, window_share};
 use super::program::Program;
@@ -51,9 +54,14 @@ pub(super) fn choose(
     node: &Node<Codes>,
     word: Codes,
     model: &Model,
+    shares: &Shares,
     trees: bool,
 ) -> Option<Vec<Sub>> {
-    let chooser = Chooser { word, model };
+    let chooser = Chooser {
+        word,
+        model,
+        shares,
+    };
     let items = flat(node);
     let depth = match items.as_slice() {
         [Node::Alternate(_)] if trees => 1,
@@ -67,6 +75,20 @@ pub(super) fn choose(
 struct Chooser<'a> {
     word: Codes,
     model: &'a Model,
+    shares: &'a Shares,
+}
+
+/// How common windows are that were asked about: rules share their words.
+#[derive(Debug, Default)]
+pub(super) struct Shares(RefCell<HashMap<([Codes; WINDOW], bool), f64>>);
+
+impl Shares {
+    fn get(&self, window: [Codes; WINDOW], start: bool, model: &Model) -> f64 {
+        let mut known = self.0.borrow_mut();
+        *known
+            .entry((window, start))
+            .or_insert_with(|| window_share(&window, start, model))
+    }
 }
 
 impl Chooser<'_> {
@@ -207,7 +229,7 @@ impl Chooser<'_> {
             if product == 0 || product > WINDOWS {
                 continue;
             }
-            let share = window_share(&window, start, self.model);
+            let share = self.shares.get(window, start, self.model);
             if best.as_ref().is_none_or(|best| share < best.2) {
                 best = Some((at, window, share));
             }

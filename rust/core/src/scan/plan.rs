@@ -1,5 +1,6 @@
 //! What a pack becomes: rules that share an alphabet, each with all that is needed to find it.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use super::alphabet::{Alphabet, Codes, ROOM};
@@ -53,12 +54,16 @@ impl Plan {
     }
 
     fn new(nodes: &[Written], members: &[usize], alphabet: Alphabet) -> Self {
+        // A pack has few different sets, and each of them many times.
+        let mut known: HashMap<&CharSet, Codes> = HashMap::new();
         let rules = members
             .iter()
             .map(|&rule| PlannedRule {
                 id: u16::try_from(rule).unwrap_or(u16::MAX), // a pack has fewer rules
                 trees: nodes[rule].trees,
-                node: nodes[rule].node.map(&mut |set| alphabet.codes(set)),
+                node: nodes[rule]
+                    .node
+                    .map_sets(&mut |set| *known.entry(set).or_insert_with(|| alphabet.codes(set))),
                 automaton: OnceLock::new(),
             })
             .collect();

@@ -95,7 +95,7 @@ impl Slots {
                 parts.push(fillers(gaps[0]));
                 continue;
             }
-            let words = speller.bounded(&lists.select(slot.name)?);
+            let words = speller.slot(slot.name, lists)?;
             // What may be absent takes the gap on its own side with it.
             if place < anchor {
                 let both = Node::Concat(vec![words, gap(gaps[place])]);

@@ -47,16 +47,18 @@ pub(super) enum Look {
 
 impl<S> Node<S> {
     /// Replace every set.
-    pub(super) fn map<T>(&self, to: &mut impl FnMut(&S) -> T) -> Node<T> {
+    pub(super) fn map_sets<'a, T>(&'a self, to: &mut impl FnMut(&'a S) -> T) -> Node<T> {
         match self {
             Self::Empty => Node::Empty,
             Self::Set(set) => Node::Set(to(set)),
             Self::Look(look) => Node::Look(*look),
-            Self::Concat(nodes) => Node::Concat(nodes.iter().map(|node| node.map(to)).collect()),
-            Self::Alternate(nodes) => {
-                Node::Alternate(nodes.iter().map(|node| node.map(to)).collect())
+            Self::Concat(nodes) => {
+                Node::Concat(nodes.iter().map(|node| node.map_sets(to)).collect())
             }
-            Self::Repeat(node, repeat) => Node::Repeat(Box::new(node.map(to)), *repeat),
+            Self::Alternate(nodes) => {
+                Node::Alternate(nodes.iter().map(|node| node.map_sets(to)).collect())
+            }
+            Self::Repeat(node, repeat) => Node::Repeat(Box::new(node.map_sets(to)), *repeat),
         }
     }
 
