@@ -180,7 +180,7 @@ def _demo(options: argparse.Namespace) -> int:
     view.table("the same faulty stream, twice", ("", "without", "governed"), rows)
     numbers = demo.told(outcome)
     view.table("the test split, with 95 % intervals", ("", "without", "governed"), numbers)
-    view.line(f"governed against without: {outcome.comparison.mcnemar}")
+    view.paragraph(f"governed against without: {outcome.comparison.mcnemar}")
     view.line(f"difference of accuracy {outcome.comparison.difference}\n")
     view.line(f"run folder  {outcome.folder}")
     view.line(f"picture     {outcome.picture}")

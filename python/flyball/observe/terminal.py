@@ -33,6 +33,10 @@ class Terminal:
         """Print one line as it is: no markup, no wrapping, so that a path can be copied."""
         self._print(text, style=style, markup=False)
 
+    def paragraph(self, text: str) -> None:
+        """Print a sentence, wrapped to the width that there is."""
+        self._print(text, markup=False, soft_wrap=False)
+
     def show(self, event: Event) -> None:
         """Print an event; the kinds that a person does not read live are left to the journal."""
         match event:
