@@ -72,6 +72,14 @@ def test_normalising_never_loses_a_finding_and_spans_lie_in_the_text(text: str) 
         assert scanner.flagged(text) == report.flagged
 
 
+def test_what_is_found_is_reported_where_a_letter_of_the_rule_is_itself_a_look_alike() -> None:
+    pack = Pack.from_rules([{"id": "k", "category": "c", "pattern": "\u043a\\w"}])
+    scanner, text = Scanner(pack, normalise="full"), "@kill\u043a@kill"
+    assert scanner.flagged(text)
+    (finding,) = scanner.scan(text).findings
+    assert (finding.text, finding.obfuscated) == ("\u043a@", True)
+
+
 def test_an_unknown_way_to_normalise_is_refused() -> None:
     with pytest.raises(InputError, match="`normalise` is `some`: use `none`, `unicode` or `full`"):
         Scanner(PACK, normalise="some")  # type: ignore[arg-type]

@@ -181,6 +181,7 @@ fn cases() -> ProptestConfig {
         .unwrap_or(64);
     ProptestConfig {
         failure_persistence: None,
+        max_global_rejects: 100_000_000, // of random pieces every second pattern is none
         ..ProptestConfig::with_cases(cases)
     }
 }

@@ -327,10 +327,9 @@ impl Scanner {
             ..batch::Rows::default()
         };
         let mut nulls = Vec::new();
-        let mut malformed = Vec::new();
         scan_arrow::chunks(data, column, |chunk| {
-            let first = first + nulls.len();
-            let odd = py.detach(|| chunk.not_utf8());
+            let before = nulls.len();
+            let first = first + before;
             let (mut pieces, mut long) = (Vec::with_capacity(chunk.texts.len()), Vec::new());
             for (place, text) in chunk.texts.iter().enumerate() {
                 let text = text.unwrap_or_default();
@@ -346,17 +345,21 @@ impl Scanner {
             for (place, text) in long {
                 let (rules, flagged, _) = self.windowed_row(py, text)?;
                 rows.insert(place, rules, flagged);
+                if std::str::from_utf8(text).is_err() {
+                    let at = rows.malformed.partition_point(|&other| other < place);
+                    rows.malformed.insert(at, place);
+                }
             }
             match &chunk.rows {
                 None => {
-                    malformed.extend(odd.iter().map(|place| first + place));
                     nulls.extend(chunk.texts.iter().map(Option::is_none));
                     all.append(&rows);
                 }
                 Some(indices) => {
                     for (row, index) in indices.iter().enumerate() {
-                        if index.is_some_and(|index| odd.binary_search(&index).is_ok()) {
-                            malformed.push(first + row);
+                        let odd = |text| rows.malformed.binary_search(&text).is_ok();
+                        if index.is_some_and(odd) {
+                            all.malformed.push(before + row);
                         }
                         let text = index.and_then(|index| chunk.texts[index].map(|_| index));
                         nulls.push(text.is_none());
@@ -372,7 +375,7 @@ impl Scanner {
             all.rules.to_pyarray(py),
             all.flagged.to_pyarray(py),
             nulls.to_pyarray(py),
-            malformed,
+            all.malformed.iter().map(|row| first + row).collect(),
         ))
     }
 }

@@ -27,6 +27,8 @@ pub struct Rows {
     pub flagged: Vec<bool>,
     /// Texts in which a word of the subtle score stands, and no rule matches.
     pub subtle: Vec<usize>,
+    /// Texts that are not UTF-8, ascending; a surrogate is not.
+    pub malformed: Vec<usize>,
 }
 
 impl Rows {
@@ -69,6 +71,9 @@ impl Rows {
     /// Add the texts of another list.
     pub fn append(&mut self, other: &Self) {
         let before = place(self.rules.len());
+        let first = self.offsets.len() - 1;
+        let malformed = other.malformed.iter().map(|text| first + text);
+        self.malformed.extend(malformed);
         self.offsets
             .extend(other.offsets.iter().skip(1).map(|offset| before + offset));
         self.rules.extend_from_slice(&other.rules);
@@ -103,6 +108,7 @@ impl Rows {
         }
         rows.offsets.resize(texts.len(), place(rows.rules.len()));
         rows.flagged.resize(texts.len(), false);
+        rows.malformed.extend_from_slice(scratch.malformed());
         rows
     }
 }
@@ -173,6 +179,9 @@ pub fn scan(
     rows.offsets.push(0);
     for part in parts.into_iter().flatten() {
         let before = place(rows.rules.len());
+        let first = rows.offsets.len() - 1;
+        let malformed = part.malformed.iter().map(|text| first + text);
+        rows.malformed.extend(malformed);
         rows.offsets
             .extend(part.offsets.iter().map(|offset| before + offset));
         rows.rules.extend(part.rules);

@@ -70,6 +70,17 @@ pub(super) fn readings(text: &[u8], altered: bool, normalise: Normalise) -> Vec<
     readings
 }
 
+/// Return every reading in which a text may have been scanned: with its letters as what they look like, and as they are.
+pub(super) fn every_reading(text: &[u8], normalise: Normalise) -> Vec<Folded> {
+    let mut every = readings(text, true, normalise);
+    for reading in readings(text, false, normalise) {
+        if every.iter().all(|other| other.text != reading.text) {
+            every.push(reading);
+        }
+    }
+    every
+}
+
 /// Say whether leetspeak or spaced letters might be in a text.
 pub(super) fn is_suspicious(text: &[u8]) -> bool {
     let letter = |at: usize| text.get(at).is_some_and(u8::is_ascii_alphabetic);

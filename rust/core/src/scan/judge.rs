@@ -2,7 +2,7 @@
 //!
 //! Only a text in which a rule matches pays for any of it.
 
-use super::fold::{Folded, readings};
+use super::fold::{Folded, every_reading};
 use super::pack::{Kind, Pack, PackError, Severity, Source};
 use super::scanner::{Hit, Options, Scanner, Scratch};
 use super::slots::BEGIN;
@@ -175,7 +175,7 @@ impl Judge {
             };
             let hidden: Vec<u16> = rules.iter().filter(lost).map(|hit| hit.rule).collect();
             if !hidden.is_empty() {
-                for folded in readings(text, true, self.scanner.normalise()) {
+                for folded in every_reading(text, self.scanner.normalise()) {
                     self.read(&folded.text, Some(&folded), &hidden, scratch, &mut found);
                 }
             }
@@ -345,7 +345,7 @@ impl Judge {
         self.scanner.spans(text, &plain, scratch, &mut spans);
         add(&spans);
         if !hidden.is_empty() {
-            for folded in readings(text, true, self.scanner.normalise()) {
+            for folded in every_reading(text, self.scanner.normalise()) {
                 spans.clear();
                 self.scanner
                     .spans(&folded.text, &hidden, scratch, &mut spans);

@@ -1,7 +1,7 @@
 //! The engine's front: a pack, planned once, and the texts that it is asked about.
 
 use super::engine::{Engine, Work};
-use super::fold::{Normalise, is_suspicious, readings};
+use super::fold::{Normalise, every_reading, is_suspicious, readings};
 use super::kernel::Kernel;
 use super::naive;
 use super::pack::{Pack, PackError};
@@ -43,6 +43,8 @@ pub struct Scratch {
     pub(super) hits: Vec<Hit>,
     /// Texts that are scanned in other readings too.
     suspicious: Vec<(usize, bool)>,
+    /// Texts with bytes that begin no character.
+    malformed: Vec<usize>,
     /// How many texts were.
     second_looks: u64,
 }
@@ -52,6 +54,12 @@ impl Scratch {
     #[must_use]
     pub fn second_looks(&self) -> u64 {
         self.second_looks
+    }
+
+    /// Return which of the texts that were scanned together are not UTF-8; a surrogate is not.
+    #[must_use]
+    pub fn malformed(&self) -> &[usize] {
+        &self.malformed
     }
 }
 
@@ -162,6 +170,7 @@ impl Scanner {
     fn find(&self, texts: &[&[u8]], scratch: &mut Scratch) {
         scratch.found.clear();
         scratch.suspicious.clear();
+        scratch.malformed.clear();
         for (plan, engine) in &self.plans {
             engine.scan(plan, texts, &mut scratch.work);
             let hits = scratch.work.hits.iter().map(|&(text, rule)| {
@@ -181,6 +190,9 @@ impl Scanner {
                     .extend(scratch.work.altered.iter().map(|&text| (text, true)));
             }
         }
+        let altered = scratch.suspicious.iter().map(|&(text, _)| text);
+        let odd = altered.filter(|&text| std::str::from_utf8(texts[text]).is_err());
+        scratch.malformed.extend(odd);
         match self.options.normalise {
             Normalise::None => scratch.suspicious.clear(),
             Normalise::Unicode => {}
@@ -265,7 +277,7 @@ impl Scanner {
         let mut found: Vec<Finding> = spans.drain(..).map(|one| finding(one, false)).collect();
         let hidden = of(true);
         if !hidden.is_empty() {
-            for folded in readings(text, true, self.options.normalise) {
+            for folded in every_reading(text, self.options.normalise) {
                 self.spans(&folded.text, &hidden, scratch, &mut spans);
                 found.extend(spans.drain(..).map(|(rule, (start, end))| {
                     finding((rule, folded.original(start, end)), true)

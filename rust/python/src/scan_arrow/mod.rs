@@ -29,17 +29,6 @@ pub(crate) struct Chunk<'a> {
     lifetime: PhantomData<&'a ()>,
 }
 
-impl Chunk<'_> {
-    /// Return the places of the texts that are not UTF-8: their bytes are scanned, but a user may want to know.
-    pub(crate) fn not_utf8(&self) -> Vec<usize> {
-        let odd = |text: &Option<&[u8]>| text.is_some_and(|text| str::from_utf8(text).is_err());
-        let places = self.texts.iter().enumerate();
-        places
-            .filter_map(|(place, text)| odd(text).then_some(place))
-            .collect()
-    }
-}
-
 /// Call `each` with every chunk of a column.
 pub(crate) fn chunks(
     data: &Bound<'_, PyAny>,

@@ -11,6 +11,7 @@ mod scalar;
 
 use super::alphabet::Alphabet;
 use super::bucket::Tables;
+use super::points::ALTERED_FLAG;
 
 /// Bytes behind the last judged code that a kernel may read.
 pub(super) const SLACK: usize = 128;
@@ -194,8 +195,9 @@ use pack;
 #[inline]
 fn other(alphabet: &Alphabet, text: &[u8], at: usize) -> (usize, u8) {
     let (point, length) = super::decode::decode(&text[at..]);
+    // What begins no character is told like what normalisation may change: both are looked at again.
     let code = if point == super::decode::MALFORMED {
-        0
+        ALTERED_FLAG
     } else {
         alphabet.get(point)
     };
@@ -207,7 +209,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::charset::CharSet;
-    use super::super::points::ALTERED_FLAG;
     use super::*;
 
     fn alphabet() -> Alphabet {
