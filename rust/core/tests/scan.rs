@@ -6,8 +6,12 @@ use flyball_core::scan::{
 use proptest::prelude::*;
 
 fn pack() -> Pack {
-    let text = include_str!("../../../python/flyball/scan/packs/default.toml");
-    Pack::from_toml(text, "default.toml", None).expect("our own pack")
+    let shelf = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../python/flyball/scan/packs"
+    );
+    let path = std::path::Path::new(shelf).join("default.toml");
+    Pack::load(&path, Some(shelf.as_ref())).expect("our own pack")
 }
 
 /// The examples of the pack, and what is hard about them.
