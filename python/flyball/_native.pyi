@@ -306,9 +306,7 @@ class Report:
 class Scanner:
     """A pack ready to scan."""
 
-    def __new__(
-        cls, pack: Pack, max_chars: int, window: bool, normalise: str, kernel: str | None = None
-    ) -> Self: ...
+    def __new__(cls, pack: Pack, max_chars: int, window: bool, normalise: str, kernel: str | None = None) -> Self: ...
     @property
     def pack(self) -> Pack:
         """The pack."""

@@ -113,7 +113,7 @@ def test_a_hostile_pack_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
         Pack.from_rules({"id": str(place), "category": "c", "pattern": "x"} for place in range(16_385))
     with pytest.raises(PackError, match="cannot be read"):
         Pack.load(tmp_path / "missing.toml")
-    with pytest.raises(PackError, match="`pack` is `nonesuch`: the packs that come with flyball are .*default"):
+    with pytest.raises(PackError, match=r"`pack` is `nonesuch`: the packs that come with flyball are .*default"):
         flyball.Scanner("nonesuch")
 
 

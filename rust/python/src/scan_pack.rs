@@ -277,6 +277,7 @@ fn wrong(place: usize, problem: String) -> PyErr {
     bad_pack(format!("rule {}: {problem}", place + 1))
 }
 
+#[allow(clippy::too_many_lines, reason = "one key of a rule after another")]
 fn read_rule(place: usize, rule: &Bound<'_, PyAny>) -> PyResult<Rule> {
     let Ok(rule) = rule.cast::<PyDict>() else {
         let kind = rule.get_type().name()?;

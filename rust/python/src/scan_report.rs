@@ -136,22 +136,20 @@ impl Report {
                 // Python counts code points, as findings do; a slice of a text with lone surrogates stays one.
                 let slice = pyo3::types::PySlice::new(py, index(found.start), index(found.end), 1);
                 let part = text.get_item(slice)?;
-                match part
+                let plain = part
                     .cast::<PyString>()
                     .ok()
-                    .and_then(|part| part.to_str().ok())
-                {
-                    Some(part) => self.write_finding(py, &class, part, found),
-                    None => {
-                        let finding = self.write_finding(py, &class, "", found)?;
-                        let changed = PyDict::new(py);
-                        changed.set_item("text", part)?;
-                        Ok(py
-                            .import("dataclasses")?
-                            .call_method("replace", (finding,), Some(&changed))?
-                            .unbind())
-                    }
+                    .and_then(|part| part.to_str().ok());
+                if let Some(plain) = plain {
+                    return self.write_finding(py, &class, plain, found);
                 }
+                let finding = self.write_finding(py, &class, "", found)?;
+                let changed = PyDict::new(py);
+                changed.set_item("text", part)?;
+                Ok(py
+                    .import("dataclasses")?
+                    .call_method("replace", (finding,), Some(&changed))?
+                    .unbind())
             });
             Ok(PyTuple::new(py, findings.collect::<PyResult<Vec<_>>>()?)?.unbind())
         })?;

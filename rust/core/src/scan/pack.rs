@@ -738,26 +738,25 @@ fn exclusions(
             lists: rule.exclude.clone(),
             patterns: rule.exclude_patterns.clone(),
         };
-        let place = match known.iter().find(|(other, _)| *other == exclusion) {
-            Some(&(_, place)) => place,
-            None => {
-                let node = context(
-                    &parts.lists,
-                    &[],
-                    &exclusion.lists,
-                    &exclusion.patterns,
-                    speller,
+        let place = if let Some(&(_, place)) = known.iter().find(|(other, _)| *other == exclusion) {
+            place
+        } else {
+            let node = context(
+                &parts.lists,
+                &[],
+                &exclusion.lists,
+                &exclusion.patterns,
+                speller,
+            )
+            .map_err(|problem| {
+                refuse(
+                    rule.place.as_ref(),
+                    format!("`exclude` of rule `{}` {problem}", rule.id),
                 )
-                .map_err(|problem| {
-                    refuse(
-                        rule.place.as_ref(),
-                        format!("`exclude` of rule `{}` {problem}", rule.id),
-                    )
-                })?;
-                contexts.push(node);
-                known.push((exclusion, contexts.len() - 1));
-                contexts.len() - 1
-            }
+            })?;
+            contexts.push(node);
+            known.push((exclusion, contexts.len() - 1));
+            contexts.len() - 1
         };
         found.push(Some(place));
     }

@@ -14,7 +14,9 @@ use super::pack::{
     BYTES, Frame, PackError, Parts, Place, Rule, Severity, Side, Source, Subtle, THRESHOLD,
     USUAL_EXCLUSION, WORDS, read_flags, refuse,
 };
-use super::pack_schema::{RawFile, RawFrame, RawRule, RawSlots, RawSubtle};
+use super::pack_schema::{
+    RawDisable, RawFile, RawFrame, RawList, RawOverride, RawRule, RawSlots, RawSubtle,
+};
 use super::slots::Slots;
 
 /// How far from a finding a frame stands, if it does not say.
@@ -143,7 +145,7 @@ impl File<'_> {
         let before = &self.text.as_bytes()[..span.start.min(self.text.len())];
         Place {
             origin: Arc::clone(&self.origin),
-            line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
+            line: 1 + memchr::memchr_iter(b'\n', before).count(),
         }
     }
 
@@ -232,7 +234,40 @@ impl<'a> Merge<'a> {
         }
         self.open.pop();
         self.flag_at = raw.pack.flag_at.or(self.flag_at);
-        for (name, list) in raw.lists {
+        self.lists(&file, raw.lists)?;
+        for rule in raw.rule {
+            let mut rule = read_rule(&file, rule)?;
+            if rule.language.is_empty() {
+                rule.language.clone_from(&raw.pack.language);
+            }
+            self.rules.push(rule);
+        }
+        for frame in raw.frame {
+            let frame = read_frame(&file, frame)?;
+            if self.frames.iter().any(|known| known.id == frame.id) {
+                let problem = format!(
+                    "`id` of a frame is `{}`, as it is of another: give each frame its own",
+                    frame.id
+                );
+                return Err(refuse(frame.place.as_ref(), problem));
+            }
+            self.frames.push(frame);
+        }
+        if let Some(subtle) = raw.subtle {
+            self.subtle(&file, subtle)?;
+        }
+        self.disable(&file, raw.disable)?;
+        self.change(&file, raw.overrides)?;
+        Ok((raw.pack.name, raw.pack.version, raw.pack.notes))
+    }
+
+    /// Take in the lists of a file.
+    fn lists(
+        &mut self,
+        file: &File<'_>,
+        lists: BTreeMap<Spanned<String>, RawList>,
+    ) -> Result<(), PackError> {
+        for (name, list) in lists {
             let span = name.span();
             let name = name.into_inner();
             if name.is_empty()
@@ -268,28 +303,12 @@ impl<'a> Merge<'a> {
                 without: list.without,
             });
         }
-        for rule in raw.rule {
-            let mut rule = read_rule(&file, rule)?;
-            if rule.language.is_empty() {
-                rule.language.clone_from(&raw.pack.language);
-            }
-            self.rules.push(rule);
-        }
-        for frame in raw.frame {
-            let frame = read_frame(&file, frame)?;
-            if self.frames.iter().any(|known| known.id == frame.id) {
-                let problem = format!(
-                    "`id` of a frame is `{}`, as it is of another: give each frame its own",
-                    frame.id
-                );
-                return Err(refuse(frame.place.as_ref(), problem));
-            }
-            self.frames.push(frame);
-        }
-        if let Some(subtle) = raw.subtle {
-            self.subtle(&file, subtle)?;
-        }
-        for id in raw.disable.rules {
+        Ok(())
+    }
+
+    /// Leave out what a file disables.
+    fn disable(&mut self, file: &File<'_>, disable: RawDisable) -> Result<(), PackError> {
+        for id in disable.rules {
             let before = self.rules.len();
             let name = id.get_ref();
             match name.strip_suffix('*') {
@@ -304,7 +323,7 @@ impl<'a> Merge<'a> {
                 ));
             }
         }
-        for id in raw.disable.frames {
+        for id in disable.frames {
             let name = id.get_ref();
             let before = self.frames.len();
             self.frames.retain(|frame| frame.id != *name);
@@ -321,7 +340,16 @@ impl<'a> Merge<'a> {
                 }
             }
         }
-        for (id, change) in raw.overrides {
+        Ok(())
+    }
+
+    /// Change what a file overrides.
+    fn change(
+        &mut self,
+        file: &File<'_>,
+        overrides: BTreeMap<Spanned<String>, RawOverride>,
+    ) -> Result<(), PackError> {
+        for (id, change) in overrides {
             let name = id.get_ref();
             let Some(rule) = self.rules.iter_mut().find(|rule| rule.id == *name) else {
                 let near = nearest(name, self.rules.iter().map(|rule| &rule.id));
@@ -334,10 +362,10 @@ impl<'a> Merge<'a> {
                 rule.severity = severity;
             }
             if let Some(weight) = change.weight {
-                rule.weight = between(&file, &weight, "weight")?;
+                rule.weight = between(file, &weight, "weight")?;
             }
         }
-        Ok((raw.pack.name, raw.pack.version, raw.pack.notes))
+        Ok(())
     }
 
     fn subtle(&mut self, file: &File<'_>, raw: RawSubtle) -> Result<(), PackError> {

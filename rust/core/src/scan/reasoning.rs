@@ -83,13 +83,15 @@ pub fn reasoning(pack: &Pack, verdict: &Verdict) -> String {
     frames.sort_unstable();
     frames.dedup();
     if !frames.is_empty() {
-        said.push_str(&format!("; lowered by {}", frames.join(", ")));
+        said.push_str("; lowered by ");
+        said.push_str(&frames.join(", "));
     }
     if verdict.found.iter().all(|one| one.obfuscated) {
         said.push_str("; written so as to hide it");
     }
     if together {
-        said.push_str(&format!("; {suspicious}"));
+        said.push_str("; ");
+        said.push_str(&suspicious);
     }
     if help {
         said.push_str(

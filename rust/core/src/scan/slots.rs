@@ -1,5 +1,7 @@
 //! Slots: lists whose words follow each other in one sentence, with a few other words between them.
 
+use std::cmp::Ordering;
+
 use super::charset::{self, CharSet};
 use super::lists::{Lists, Speller, turns};
 use super::syntax::{Look, Node, Repeat};
@@ -97,15 +99,14 @@ impl Slots {
             }
             let words = speller.slot(slot.name, lists)?;
             // What may be absent takes the gap on its own side with it.
-            if place < anchor {
-                let both = Node::Concat(vec![words, gap(gaps[place])]);
-                parts.push(if slot.optional { maybe(both) } else { both });
-            } else if place == anchor {
-                parts.push(words);
-            } else {
-                let both = Node::Concat(vec![gap(gaps[place - 1]), words]);
-                parts.push(if slot.optional { maybe(both) } else { both });
-            }
+            let both = match place.cmp(&anchor) {
+                Ordering::Less => vec![words, gap(gaps[place])],
+                Ordering::Equal => vec![words],
+                Ordering::Greater => vec![gap(gaps[place - 1]), words],
+            };
+            let both = Node::Concat(both);
+            let absent = slot.optional && place != anchor;
+            parts.push(if absent { maybe(both) } else { both });
         }
         Ok(Node::Concat(parts))
     }
