@@ -4,15 +4,19 @@
 
 #![no_main]
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use flyball_core::scan::{Hit, Normalise, Options, Pack, Scanner, Scratch, characters, windows};
 use libfuzzer_sys::fuzz_target;
 
 static SCANNERS: LazyLock<[Scanner; 3]> = LazyLock::new(|| {
-    let text = include_str!("../../python/flyball/scan/packs/default.toml");
+    let shelf = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../python/flyball/scan/packs"
+    ));
     [Normalise::None, Normalise::Unicode, Normalise::Full].map(|normalise| {
-        let pack = Pack::from_toml(text, "default.toml", None).expect("our own pack");
+        let pack = Pack::load(&shelf.join("default.toml"), Some(shelf)).expect("our own pack");
         let options = Options {
             normalise,
             ..Options::default()

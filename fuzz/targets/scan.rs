@@ -23,7 +23,8 @@ fn pack(patterns: &str) -> Option<Pack> {
             whole.push_str(&rule);
         }
     }
-    (whole.len() > head.len()).then(|| Pack::from_toml(&whole, "fuzz", None).expect("each is accepted"))
+    (whole.len() > head.len())
+        .then(|| Pack::from_toml(&whole, "fuzz", None).expect("each is accepted"))
 }
 
 fuzz_target!(|data: &[u8]| {
