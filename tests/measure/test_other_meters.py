@@ -286,3 +286,13 @@ def test_damaged_counts_of_errors_are_refused() -> None:
         with pytest.raises(InputError, match="`cells`"):
             meter.load_state_dict({**state, "cells": cells})
     assert meter.state_dict() == state
+
+
+@pytest.mark.parametrize("least", [1e-74, 1e-150])
+def test_targets_that_hardly_vary_give_an_r2_without_an_end_and_no_error(least: float) -> None:
+    meter = Regression()
+    meter.update(np.array([7650.0, 0.0]), np.array([least, 0.0]))
+    r2 = meter.compute().r2
+    assert r2 is not None
+    assert r2.value < -1e100
+    assert (r2.low, r2.high) == (-np.inf, 1.0)

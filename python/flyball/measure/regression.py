@@ -148,7 +148,7 @@ class Regression(Meter):
         if variance <= 0:
             return None, spread
         ratio = sums["ee"] / n / variance
-        value = float(1 - ratio)
+        value = _nearest(1 - ratio)
         if n < 2:
             return Estimate(value=value, low=-math.inf, high=1.0), spread
         # The influence of a sample on R2 is (ratio (t - center)^2 - e^2) / variance.
@@ -156,7 +156,7 @@ class Regression(Meter):
         fourth = t4 - 4 * center * t3 + 6 * center**2 * t2 - 3 * center**4
         mixed = (sums["eett"] - 2 * center * sums["eet"] + center**2 * sums["ee"]) / n
         influence = (ratio**2 * fourth - 2 * ratio * mixed + sums["eeee"] / n) / variance**2
-        half = normal_quantile(confidence) * math.sqrt(max(0.0, float(influence)) / n)
+        half = normal_quantile(confidence) * math.sqrt(max(0.0, _nearest(influence)) / n)
         return Estimate(value=value, low=value - half, high=max(value, min(1.0, value + half))), spread
 
     def state_dict(self) -> dict[str, Any]:
@@ -260,6 +260,14 @@ def _of_tensor(tensor: Any, name: str) -> NDArray[np.float64]:
     if array.dtype.kind not in "fiu":
         raise InputError(f"`{name}` has type {tensor.dtype}: pass real numbers; `.float()` converts")
     return array.astype(np.float64)
+
+
+def _nearest(number: Fraction) -> float:
+    """Return the nearest float, which is infinite where targets hardly vary and errors are large."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _fraction(exact: ExactSum) -> Fraction:
