@@ -104,7 +104,11 @@ def resumed(rank: int, kind: str, governed: bool, folder: Path) -> dict[str, Any
     return {
         "stopped": stopped,
         "same": all(map(torch.equal, tensors(second.model), tensors(whole.model))),
-        "folders": sorted(str(path.relative_to(folder)) for path in folder.rglob("events.jsonl")),
+        "folders": [
+            str(path.relative_to(folder))  # found without a walk through checkpoints that another rank removes
+            for path in (folder / "events.jsonl", *sorted(folder.glob("ranks/*/events.jsonl")))
+            if path.exists()
+        ],
     }
 
 
