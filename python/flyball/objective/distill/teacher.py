@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -47,14 +47,6 @@ class _Seen:
 
     output: Any
     layers: Mapping[int, torch.Tensor]
-
-
-class Layered(Protocol):
-    """A model that can tell what stands behind its layers."""
-
-    def intermediates(self, images: torch.Tensor, layers: Iterable[int]) -> Any:
-        """Return an object with `output` and `layers`."""
-        ...
 
 
 class TeacherSpec:

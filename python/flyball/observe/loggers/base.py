@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from flyball.events import EpochFinished, Estimate, Evaluated, StepSample
@@ -17,17 +18,17 @@ if TYPE_CHECKING:
 _LEVELS = {"OK": 0.0, "WATCH": 1.0, "ANOMALY": 2.0, "PANIC": 3.0}
 
 
-class Logger:
+class Logger(ABC):
     """Where numbers go: write `log`, and the others if they are of use."""
 
-    def begin(self, started: RunStarted) -> None:
+    def begin(self, started: RunStarted) -> None:  # noqa: B027 -- of use to some
         """Take what the run was told; called once, before everything else, if the journal says it."""
 
+    @abstractmethod
     def log(self, step: int, values: Mapping[str, float], text: str) -> None:
         """Take some numbers of a step, by names such as `train/loss`, and what was said of it, which may be empty."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 -- likewise
         """Write what is left; nothing comes after it."""
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from flyball.errors import ConfigError
 from flyball.vision.models.checks import share, whole
-from flyball.vision.models.drop_path import DropPath
+from flyball.vision.models.drop_path import DropPath, linear_rates
 from flyball.vision.models.intermediates import Intermediates, wanted
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class ConvNeXtV2(nn.Module):
         for depth, width in zip(depths, widths, strict=True):
             whole(depths=depth, widths=width)
         self.stem = nn.Sequential(nn.Conv2d(channels, widths[0], stem, stem), ChannelNorm(widths[0], eps=_EPS))
-        rates = [drop_path * block / max(1, sum(depths) - 1) for block in range(sum(depths))]
+        rates = linear_rates(drop_path, sum(depths))
         self.stages = nn.ModuleList()
         before = widths[0]
         for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
