@@ -105,7 +105,7 @@ def test_the_loss_of_a_classifier_goes_on_growing_too() -> None:
     meter.update(np.repeat(sure, 1000, axis=0), np.zeros(1000, dtype=np.int64))
     exact = np.log(2.0) * (2**26 / (2**26 + 1000))
     assert meter.compute().nll.value == pytest.approx(exact, rel=1e-15)
-    total = np.float32(0.0)
+    total = reached = np.float32(2**26 * np.log(2.0))
     for _ in range(1000):
-        total = np.float32(np.float32(2**26 * np.log(2.0)) + np.float32(0.69))  # what float32 does with one more
-    assert total == np.float32(2**26 * np.log(2.0))
+        total += np.float32(0.69)
+    assert total == reached, "a sum in float32 has stopped"
